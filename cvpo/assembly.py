@@ -1,0 +1,155 @@
+"""Assembly: names to instances once, at construction; and back to names, for the files a run leaves behind."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import attrs
+import numpy as np
+from gymnasium import Space, spaces
+
+from cvpo import buffers, checkpoint, critics, estep, mstep, policy
+from cvpo.agent import CVPO
+from cvpo.config import AgentConfig
+from cvpo.errors import CheckpointError, ConfigError, suggest
+from cvpo.registry import Registry
+
+#: Where the names of each part of an agent are looked up, and the part's default.
+FAMILIES: dict[str, Registry] = {
+    "estep": estep.registry,
+    "mstep": mstep.registry,
+    "fit": mstep.fits,
+    "policy": policy.registry,
+    "critic": critics.registry,
+    "buffer": buffers.registry,
+    "limit": critics.limits,
+    "states": buffers.states,
+}
+DEFAULTS: dict[str, str] = {
+    "estep": "newton",
+    "mstep": "decoupled",
+    "fit": "likelihood",
+    "policy": "diagonal",
+    "critic": "mlp",
+    "buffer": "uniform",
+    "limit": "policy",
+    "states": "recent",
+}
+
+
+def make_agent(
+    observation_space: Space[Any],
+    action_space: Space[Any],
+    *,
+    estep: Any = DEFAULTS["estep"],
+    mstep: Any = None,
+    fit: Any = DEFAULTS["fit"],
+    policy: Any = None,
+    critic: Any = DEFAULTS["critic"],
+    buffer: Any = DEFAULTS["buffer"],
+    limit: Any = DEFAULTS["limit"],
+    states: Any = DEFAULTS["states"],
+    cost_limits: Any = (),
+    limit_kind: str = "episode",
+    gamma: float = 0.99,
+    horizon: int | None = None,
+    env: Any = None,
+    num_envs: int = 1,
+    seed: int = 0,
+    device: str = "cpu",
+    **options: Any,
+) -> CVPO:
+    """A CVPO agent out of named or given parts.
+
+    Each part is a name (``"newton"``), a name with options (``{"name": "newton", "max_iter": 50}``), a path
+    (``"my_package:MySolver"``) or an instance. ``cost_limits`` has one number for each cost (none: plain MPO) in units
+    of ``limit_kind``; ``horizon`` is the episode length in steps, taken from ``env`` where one is given. ``options``
+    are further fields of :class:`cvpo.AgentConfig`. ``env`` (optional) is what :meth:`CVPO.learn` trains on.
+    Raises ConfigError naming the part, field or option that cannot be used, EnvError for an unsupported space.
+    """
+    given = dict(
+        estep=estep,
+        mstep=mstep or ("full" if isinstance(action_space, spaces.Discrete) else DEFAULTS["mstep"]),
+        fit=fit,
+        policy=policy or ("categorical" if isinstance(action_space, spaces.Discrete) else DEFAULTS["policy"]),
+        critic=critic,
+        buffer=buffer,
+        limit=limit,
+        states=states,
+    )
+    parts = {name: FAMILIES[name].resolve(spec) for name, spec in given.items()}
+    known = [field.name for field in attrs.fields(AgentConfig)]
+    for option in options:
+        if option not in known:
+            raise ConfigError(f"make_agent has no option {option!r}; {suggest(option, known)}")
+    if horizon is None and env is not None:
+        horizon = getattr(env, "horizon", None) or getattr(getattr(env, "spec", None), "max_episode_steps", None)
+    config = AgentConfig(
+        **parts, cost_limits=cost_limits, limit_kind=limit_kind, gamma=gamma, horizon=horizon, **options
+    )
+    return CVPO(config, observation_space, action_space, num_envs=num_envs, seed=seed, device=device, env=env)
+
+
+def describe(config: AgentConfig) -> dict[str, Any]:
+    """The configuration in plain values: ``make_agent(obs_space, act_space, **describe(config))`` makes an equal one."""
+    plain: dict[str, Any] = {}
+    for field in attrs.fields(AgentConfig):
+        value = getattr(config, field.name)
+        plain[field.name] = FAMILIES[field.name].describe(value) if field.name in FAMILIES else value
+    return plain
+
+
+def save(agent: CVPO, path: str | os.PathLike[str], *, replay: bool = True) -> None:
+    """Write ``agent`` to one file; see :meth:`CVPO.save`. Raises CheckpointError where that fails."""
+    tree = {
+        "config": describe(agent.config),
+        "observation_space": _describe_space(agent.observation_space),
+        "action_space": _describe_space(agent.action_space),
+        "num_envs": agent.num_envs,
+        "seed": agent.seed,
+        "state": agent.state_dict(replay=replay),
+    }
+    checkpoint.write(path, tree)
+
+
+def load(path: str | os.PathLike[str], *, env: Any = None, device: str = "cpu") -> CVPO:
+    """The agent that :func:`save` wrote to ``path``. Raises CheckpointError where the file is missing or damaged."""
+    tree = checkpoint.read(path)
+    if "config" not in tree or "state" not in tree:
+        raise CheckpointError(f"{path} holds no agent: found {sorted(tree)}; allowed: a file that CVPO.save wrote")
+    agent = make_agent(
+        _space(tree["observation_space"]),
+        _space(tree["action_space"]),
+        env=env,
+        num_envs=tree["num_envs"],
+        seed=tree["seed"],
+        device=device,
+        **tree["config"],
+    )
+    agent.load_state_dict(tree["state"])
+    return agent
+
+
+def _describe_space(space: Space[Any]) -> dict[str, Any]:
+    if isinstance(space, spaces.Discrete):
+        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, spaces.Box):
+        return {"kind": "Box", "low": space.low, "high": space.high, "dtype": str(space.dtype)}
+    if isinstance(space, spaces.Dict):
+        return {"kind": "Dict", "spaces": {name: _describe_space(part) for name, part in space.spaces.items()}}
+    if isinstance(space, spaces.Tuple):
+        return {"kind": "Tuple", "spaces": [_describe_space(part) for part in space.spaces]}
+    raise CheckpointError(f"the space {space} cannot be saved; allowed: Box, Discrete, Dict, Tuple")
+
+
+def _space(plain: dict[str, Any]) -> Space[Any]:
+    kind = plain["kind"]
+    if kind == "Discrete":
+        return spaces.Discrete(plain["n"], start=plain["start"])
+    if kind == "Box":
+        dtype = np.dtype(plain["dtype"])
+        return spaces.Box(np.asarray(plain["low"], dtype), np.asarray(plain["high"], dtype), dtype=dtype.type)
+    if kind == "Dict":
+        return spaces.Dict({name: _space(part) for name, part in plain["spaces"].items()})
+    return spaces.Tuple([_space(part) for part in plain["spaces"]])

@@ -1,0 +1,64 @@
+"""Uniform replay with n-step returns."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import attrs
+import torch
+
+from cvpo.buffers.uniform import UniformStore
+from cvpo.types import Batch, Spec
+from cvpo.validators import number
+
+
+@attrs.frozen
+class NStepBuffer:
+    """``x = Σ_{i<m} γ^i x_{t+i}``, ``discount = γ^m``, with m <= ``steps``: n-step returns, uniformly sampled.
+
+    A window stops at the end of its episode (termination or truncation, whose last observation bootstraps) and at the
+    newest stored step, never across either. No off-policy correction. ``capacity`` in transitions.
+    Source: Sutton & Barto (2018), section 7.1.
+    """
+
+    steps: int = attrs.field(default=3, validator=number(ge=1, integer=True))
+    capacity: int = attrs.field(default=1_000_000, validator=number(ge=1, integer=True))
+
+    summary: ClassVar[str] = "uniform replay with n-step returns"
+
+    def build(self, spec: Spec, num_envs: int, device: torch.device, generator: torch.Generator) -> NStepStore:
+        """An empty store; raises ConfigError, with the size in MiB, where it cannot be allocated."""
+        return NStepStore(self.steps, self.capacity, spec, num_envs, device, generator)
+
+
+class NStepStore(UniformStore):
+    """Single steps are stored; windows are summed when they are sampled, so that nothing is stored twice."""
+
+    def __init__(
+        self, steps: int, capacity: int, spec: Spec, num_envs: int, device: torch.device, generator: torch.Generator
+    ):
+        super().__init__(capacity, spec, num_envs, device, generator)
+        self.offsets = torch.arange(steps, device=device)
+        self.powers = torch.pow(torch.tensor(spec.gamma, dtype=torch.float64, device=device), self.offsets).float()
+
+    def sample(self, size: int) -> Batch:
+        age, env = self.ring.ages(size, self.generator)
+        data = self.ring.data
+        ages = age.unsqueeze(-1) - self.offsets
+        rows, envs = self.ring.row(ages.clamp_min(0)), env.unsqueeze(-1)
+        done = data["done"][rows, envs]
+        # Step i is in the window when it is stored and no earlier step of the window ended the episode.
+        inside = (ages >= 0) & ((done.cumsum(-1) - done.long()) == 0)
+        last = inside.sum(-1, keepdim=True) - 1
+        weights = (inside * self.powers).unsqueeze(-1)
+        final = rows.gather(-1, last).squeeze(-1)
+        return Batch(
+            obs=data["obs"][rows[:, 0], env],
+            action=data["action"][rows[:, 0], env],
+            signals=(data["signals"][rows, envs] * weights).sum(-2).T,
+            next_obs=data["next_obs"][final, env],
+            terminated=data["terminated"][final, env],
+            discount=self.powers[last.squeeze(-1)] * self.gamma,
+            weight=data["signals"].new_ones(size),
+            index=rows[:, 0] * self.ring.num_envs + env,
+        )

@@ -1,0 +1,82 @@
+"""A ring of preallocated rows, time-major: step ``t`` of environment ``n`` lies at row ``t``, column ``n``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cvpo.errors import CheckpointError, ConfigError
+
+
+class Ring:
+    """Tensors [T,N,...] by name, the oldest step overwritten first.
+
+    ``capacity`` counts transitions and is divided among ``num_envs`` columns. Unwritten floating-point rows are NaN,
+    so that a read of them is loud.
+    """
+
+    def __init__(
+        self, capacity: int, num_envs: int, fields: dict[str, tuple[tuple[int, ...], torch.dtype]], device: torch.device
+    ):
+        self.rows = capacity // num_envs
+        if self.rows < 1:
+            raise ConfigError(f"capacity is {capacity}; allowed: at least one transition for each of {num_envs} envs")
+        self.num_envs = num_envs
+        self.device = device
+        self.head = 0
+        self.filled = 0
+        size = sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in fields.values())
+        total = size * self.rows * num_envs
+        try:
+            self.data = {
+                name: torch.full(
+                    (self.rows, num_envs, *shape), torch.nan if dtype.is_floating_point else 0, dtype=dtype, device=device
+                )
+                for name, (shape, dtype) in fields.items()
+            }
+        except RuntimeError as error:
+            raise ConfigError(
+                f"a buffer of {self.rows * num_envs} transitions takes {total / 2**20:.0f} MiB on {device}, which "
+                f"cannot be allocated; choose a smaller capacity"
+            ) from error
+
+    def __len__(self) -> int:
+        return self.filled * self.num_envs
+
+    def add(self, **values: Tensor) -> None:
+        """Write one row [N,...] of every field."""
+        for name, tensor in self.data.items():
+            tensor[self.head].copy_(values[name])
+        self.head = (self.head + 1) % self.rows
+        self.filled = min(self.filled + 1, self.rows)
+
+    def ages(self, size: int, generator: torch.Generator, newest: int | None = None) -> tuple[Tensor, Tensor]:
+        """Uniform draws: age [size] (0 is the newest row) and environment [size], among the ``newest`` rows."""
+        rows = self.filled if newest is None else min(self.filled, newest)
+        draw = torch.randint(rows * self.num_envs, (size,), generator=generator, device=self.device)
+        return draw // self.num_envs, draw % self.num_envs
+
+    def row(self, age: Tensor) -> Tensor:
+        """Row numbers of ages."""
+        return (self.head - 1 - age) % self.rows
+
+    def state_dict(self) -> dict[str, Any]:
+        """The written rows only, and the write position."""
+        return {
+            "head": self.head,
+            "filled": self.filled,
+            "data": {name: tensor[: self.filled].clone() for name, tensor in self.data.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises CheckpointError where the saved rows do not fit."""
+        for name, tensor in self.data.items():
+            saved = state["data"].get(name)
+            if saved is None or saved.shape[1:] != tensor.shape[1:] or saved.shape[0] > self.rows:
+                found = "nothing" if saved is None else tuple(saved.shape)
+                raise CheckpointError(f"buffer field {name!r}: found {found}; allowed: at most {tuple(tensor.shape)}")
+        self.head, self.filled = int(state["head"]), int(state["filled"])
+        for name, tensor in self.data.items():
+            tensor[: self.filled].copy_(state["data"][name])

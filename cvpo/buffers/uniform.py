@@ -1,0 +1,87 @@
+"""Uniform replay of single steps."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import attrs
+import torch
+from torch import Tensor
+
+from cvpo.buffers.ring import Ring
+from cvpo.types import Batch, Spec, Transition
+from cvpo.validators import number
+
+
+@attrs.frozen
+class UniformBuffer:
+    """``P(i) = 1 / size``: every stored transition is equally likely, with replacement.
+
+    ``capacity`` in transitions, over all environments.
+    """
+
+    capacity: int = attrs.field(default=1_000_000, validator=number(ge=1, integer=True))
+
+    summary: ClassVar[str] = "uniform replay of single steps"
+
+    def build(self, spec: Spec, num_envs: int, device: torch.device, generator: torch.Generator) -> UniformStore:
+        """An empty store; raises ConfigError, with the size in MiB, where it cannot be allocated."""
+        return UniformStore(self.capacity, spec, num_envs, device, generator)
+
+
+class UniformStore:
+    """Single transitions in a :class:`~cvpo.buffers.ring.Ring`."""
+
+    def __init__(self, capacity: int, spec: Spec, num_envs: int, device: torch.device, generator: torch.Generator):
+        self.generator = generator
+        self.ring = Ring(capacity, num_envs, transition_fields(spec), device)
+        self.gamma = spec.gamma
+
+    def __len__(self) -> int:
+        return len(self.ring)
+
+    def add(self, transition: Transition) -> None:
+        self.ring.add(
+            obs=transition.obs,
+            action=transition.action,
+            signals=transition.signals.T,
+            next_obs=transition.next_obs,
+            terminated=transition.terminated,
+            done=transition.terminated | transition.truncated,
+        )
+
+    def sample(self, size: int) -> Batch:
+        age, env = self.ring.ages(size, self.generator)
+        row = self.ring.row(age)
+        data = self.ring.data
+        return Batch(
+            obs=data["obs"][row, env],
+            action=data["action"][row, env],
+            signals=data["signals"][row, env].T,
+            next_obs=data["next_obs"][row, env],
+            terminated=data["terminated"][row, env],
+            discount=data["signals"].new_full((size,), self.gamma),
+            weight=data["signals"].new_ones(size),
+            index=row * self.ring.num_envs + env,
+        )
+
+    def reprioritise(self, index: Tensor, td: Tensor) -> None:
+        """Uniform sampling has no priorities."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.ring.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.ring.load_state_dict(state)
+
+
+def transition_fields(spec: Spec) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shapes and types of a stored transition."""
+    return {
+        "obs": ((spec.obs_size,), torch.float32),
+        "action": ((spec.action_size,), torch.float32),
+        "signals": ((spec.signals,), torch.float32),
+        "next_obs": ((spec.obs_size,), torch.float32),
+        "terminated": ((), torch.bool),
+        "done": ((), torch.bool),
+    }

@@ -1,0 +1,79 @@
+"""The command line ``cvpo``. Every command is a module of its own, imported when it is called: help is quick."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import cvpo
+from cvpo.errors import ConfigError, CvpoError, DependencyError, suggest
+
+COMMANDS = {
+    "train": "train an agent on a task, in a run folder",
+    "resume": "go on with a run from its newest checkpoint",
+    "eval": "evaluate the policy of a run, as a table or a video",
+    "plot": "draw return and cost curves of runs, with the limits",
+    "list": "list the components that there are",
+    "check": "check a component against the properties of its family",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status: 0, 1 for a failure, 2 for usage, 128 + n after signal n."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # Components and tasks of the user's own modules are found from the folder that the command is given in.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            return _dispatch(arguments)
+        except CvpoError as error:
+            print(f"cvpo: error: {error}", file=sys.stderr)
+            return 2 if isinstance(error, (ConfigError, DependencyError)) else 1
+        except KeyboardInterrupt:
+            print("cvpo: interrupted", file=sys.stderr)
+            return 130
+        except BrokenPipeError:
+            # The reader of our output (a pager, head) has gone; nothing is left to say, and nothing to flush.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _parser().print_help()
+        return 0
+    if arguments[0] == "--version":
+        print(f"cvpo {cvpo.__version__}")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        raise ConfigError(f"there is no command {command!r}; {suggest(command, COMMANDS)}")
+    try:
+        import tyro  # noqa: F401 - what every command parses its arguments with
+    except ImportError as error:
+        raise DependencyError("the command line needs tyro: pip install 'cvpo[train]'") from error
+    return int(importlib.import_module(f"cvpo.cli.{command}_command").main(rest) or 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cvpo",
+        description="Constrained Variational Policy Optimization: safe reinforcement learning out of components.",
+        epilog="`cvpo COMMAND --help` says more of each command.",
+    )
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
+    for name, summary in COMMANDS.items():
+        commands.add_parser(name, help=summary, add_help=False)
+    return parser
+
+
+def _show_warning(message: Warning | str, *rest: Any, **more: Any) -> None:
+    print(f"cvpo: warning: {message}", file=sys.stderr)

@@ -1,0 +1,44 @@
+"""``cvpo check``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import tyro
+
+from cvpo.assembly import FAMILIES
+from cvpo.cli.fields import literal
+from cvpo.errors import ConfigError, suggest
+
+
+def main(argv: list[str]) -> int:
+    """Run the property tests of one component's family on it."""
+    return tyro.cli(_check, args=argv, prog="cvpo check")
+
+
+def _check(
+    family: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help="family: estep, mstep, critic, buffer ...")],
+    component: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help='name, or "package.module:Class"')],
+    options: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(help="its options, as KEY=VALUE")] = (),
+) -> int:
+    """Check a component against the properties of its family.
+
+    Prints each property that holds; at the first that does not, the example that breaks it, and exits with status 1.
+    """
+    from cvpo.testing import run_checks
+
+    if family not in FAMILIES:
+        raise ConfigError(f"there is no family {family!r}; {suggest(family, FAMILIES)}")
+    keywords: dict[str, Any] = {}
+    for option in options:
+        name, joined, value = option.partition("=")
+        if not joined:
+            raise ConfigError(f"option {option!r} has no value; allowed: KEY=VALUE")
+        keywords[name] = literal(value)
+    made = FAMILIES[family].create(component, **keywords)
+    for check in run_checks(family, made):
+        if check.error is not None:
+            print(f"FAILED  {check.name}\n\n{check.error}")
+            return 1
+        print(f"passed  {check.name}")
+    return 0

@@ -1,0 +1,39 @@
+"""``cvpo train``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from cvpo.cli.options import parse
+from cvpo.cli.tables import finish
+from cvpo.errors import CvpoError
+from cvpo.progress import for_terminal
+from cvpo.run import RunFolder, from_options, train
+from cvpo.run.folder import check_new, default_path
+
+
+def main(argv: list[str]) -> int:
+    """Train in a new run folder, and print the table of its end."""
+    options, folder = parse(argv)
+    config = from_options(options)
+    path = default_path(config) if folder is None else Path(folder)
+    check_new(path)
+    progress = for_terminal()
+    progress.note(f"run folder {path}")
+    with saying_what_was_saved(path):
+        return finish(train(config, path, progress=progress))
+
+
+@contextlib.contextmanager
+def saying_what_was_saved(path: Path) -> Iterator[None]:
+    """Errors from inside end with the step that is saved and how to go on from there."""
+    try:
+        yield
+    except CvpoError as error:
+        files = RunFolder(path).checkpoints().files()
+        if not files:
+            raise
+        hint = f"saved up to step {files[-1][0]}; continue with `cvpo resume {path}`"
+        raise type(error)(f"{error}\n{hint}") from error

@@ -1,0 +1,88 @@
+"""The agent's configuration: component instances and numbers. Every default of the algorithm is here, once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from cvpo.critics.limits import LIMIT_KINDS
+from cvpo.errors import ConfigError
+from cvpo.validators import number, one_of
+
+
+def _limits(value: Any) -> tuple[float, ...]:
+    values = (value,) if isinstance(value, (int, float)) else tuple(value)
+    return tuple(float(limit) for limit in values)
+
+
+def _check_limits(instance: Any, attribute: attrs.Attribute[Any], value: tuple[float, ...]) -> None:
+    for limit in value:
+        if not 0.0 <= limit < float("inf"):
+            raise ConfigError(f"cost_limits has {limit}; allowed: finite numbers >= 0, one for each cost")
+
+
+@attrs.frozen(kw_only=True)
+class AgentConfig:
+    """What a CVPO agent is made of; build one with :func:`cvpo.make_agent`.
+
+    Components (instances): ``estep`` solver, ``mstep`` projection, ``fit`` of the network, ``policy``, ``critic``,
+    ``buffer``, ``limit`` (which constraint), ``states`` (the E-step's states).
+
+    Constraint: ``cost_limits``, one for each cost, in units of ``limit_kind`` (``"episode"`` sum, ``"step"``,
+    ``"discounted"`` sum); ``horizon`` T in steps; ``adaptive_horizon`` takes the mean length of the newest
+    ``measure_episodes`` episodes for T instead, once there are any; ``horizon_terminates`` says that the end of the
+    horizon is a termination, not a truncation.
+
+    E-step: ``particles`` K actions per state, ``kl_epsilon`` bound, ``estep_batch`` states (None: ``batch_size``),
+    ``estep_critic`` target (paper) or online, ``warm_start`` from the previous duals.
+
+    Old policy π₀: ``old_policy`` is a polyak average with rate ``old_tau`` (paper), or a copy every ``old_period``
+    updates. Critics: Adam at ``critic_lr``; the target network is a polyak average with rate ``target_tau``; the
+    bootstrap takes ``target_particles`` actions of the old (paper) or online policy; ``mask_cost`` stops the
+    bootstrap of costs at termination.
+    """
+
+    estep: Any
+    mstep: Any
+    fit: Any
+    policy: Any
+    critic: Any
+    buffer: Any
+    limit: Any
+    states: Any
+
+    cost_limits: tuple[float, ...] = attrs.field(default=(), converter=_limits, validator=_check_limits)
+    limit_kind: str = attrs.field(default="episode", validator=one_of(LIMIT_KINDS))
+    gamma: float = attrs.field(default=0.99, validator=number(gt=0, lt=1))
+    horizon: int | None = attrs.field(default=None, validator=number(ge=1, integer=True, optional=True))
+    horizon_terminates: bool = False
+    adaptive_horizon: bool = True
+    measure_episodes: int = attrs.field(default=10, validator=number(ge=1, integer=True))
+
+    batch_size: int = attrs.field(default=256, validator=number(ge=1, integer=True))
+    estep_batch: int | None = attrs.field(default=None, validator=number(ge=1, integer=True, optional=True))
+    particles: int = attrs.field(default=16, validator=number(ge=1, integer=True))
+    kl_epsilon: float = attrs.field(default=0.1, validator=number(gt=0))
+    estep_critic: str = attrs.field(default="target", validator=one_of(("target", "online")))
+    warm_start: bool = True
+
+    old_policy: str = attrs.field(default="polyak", validator=one_of(("polyak", "copy")))
+    old_tau: float = attrs.field(default=0.05, validator=number(gt=0, le=1))
+    old_period: int = attrs.field(default=1, validator=number(ge=1, integer=True))
+
+    critic_lr: float = attrs.field(default=1e-3, validator=number(gt=0))
+    target_tau: float = attrs.field(default=0.005, validator=number(gt=0, le=1))
+    target_policy: str = attrs.field(default="old", validator=one_of(("old", "online")))
+    target_particles: int = attrs.field(default=1, validator=number(ge=1, integer=True))
+    mask_cost: bool = True
+    normalise_obs: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if self.cost_limits and self.limit_kind == "episode" and self.horizon is None:
+            raise ConfigError("horizon is None; an episode cost limit needs the episode length in steps, horizon=T")
+
+    @property
+    def signals(self) -> int:
+        """S = 1 + M."""
+        return 1 + len(self.cost_limits)

@@ -1,0 +1,6 @@
+"""Critics: Q-values of all signals at once, their targets, and the cost limits in the scale of Q."""
+
+from cvpo.critics.limits import CostLimit, limits
+from cvpo.critics.protocol import Critic, registry
+
+__all__ = ["CostLimit", "Critic", "limits", "registry"]

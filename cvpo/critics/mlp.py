@@ -1,0 +1,123 @@
+"""Vectorised ensemble of multilayer perceptrons: all signals and members in batched linear layers."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cvpo.critics.aggregate import Aggregate, resolve
+from cvpo.networks import ACTIVATIONS, StackedMLP
+from cvpo.types import Batch
+from cvpo.validators import number, one_of, sizes
+
+
+def _aggregation(instance: Any, attribute: attrs.Attribute[Any], value: str | Aggregate) -> None:
+    resolve(value)
+
+
+@attrs.frozen
+class MLPCritic:
+    """``Q_s(o, a) = aggregate_e f_se(o, a)``: S signals × E members, each a network of its own, evaluated together.
+
+    ``members`` E per signal. ``reward`` and ``cost`` aggregate the members: ``"min"``, ``"max"``, ``"mean"``,
+    ``"ucb:FACTOR"``, or a callable [...,E,B,K] to [...,B,K]. ``clip_actions`` evaluates at the action clipped to
+    [-1, 1], which is what the environment executes, so that the critic need not learn that invariance.
+    ``error`` is ``"mse"`` or ``"huber"`` (threshold 1).
+    """
+
+    hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=tuple, validator=sizes)
+    members: int = attrs.field(default=2, validator=number(ge=1, integer=True))
+    activation: str = attrs.field(default="relu", validator=one_of(ACTIVATIONS))
+    layer_norm: bool = False
+    reward: str | Aggregate = attrs.field(default="min", validator=_aggregation)
+    cost: str | Aggregate = attrs.field(default="max", validator=_aggregation)
+    clip_actions: bool = True
+    error: str = attrs.field(default="mse", validator=one_of(("mse", "huber")))
+
+    summary: ClassVar[str] = "vectorised ensemble of MLPs over signals × members"
+
+    _reward: Aggregate = attrs.field(init=False, repr=False, eq=False)
+    _cost: Aggregate = attrs.field(init=False, repr=False, eq=False)
+    _elementwise: Any = attrs.field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_reward", resolve(self.reward))
+        object.__setattr__(self, "_cost", resolve(self.cost))
+        object.__setattr__(self, "_elementwise", F.mse_loss if self.error == "mse" else F.smooth_l1_loss)
+
+    def build(
+        self,
+        obs_size: int,
+        action_size: int,
+        signals: int,
+        population: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> MLPCriticNet:
+        """The network of all signals and members; see :class:`cvpo.critics.protocol.Critic`."""
+        return MLPCriticNet(self, obs_size, action_size, signals, population, generator)
+
+    def evaluate(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
+        """Aggregated Q-values: [...,B,O] and [...,B,K,D] to [...,S,B,K]."""
+        values = net(obs, actions)
+        reward = self._reward(values[..., 0, :, :, :])
+        if values.shape[-4] == 1:
+            return reward.unsqueeze(-3)
+        cost = self._cost(values[..., 1:, :, :, :])
+        return torch.cat([reward.unsqueeze(-3), cost], dim=-3)
+
+    def loss(self, net: nn.Module, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
+        """``Σ_s Σ_e mean_b weight_b ℓ(Q_se − target_s)`` and ``mean_{s,e} |Q_se − target_s|`` [...,B]."""
+        values = net(batch.obs, batch.action.unsqueeze(-2)).squeeze(-1)
+        target = target.unsqueeze(-2).expand_as(values)
+        errors = self._elementwise(values, target, reduction="none")
+        loss = (errors * batch.weight.unsqueeze(-2).unsqueeze(-2)).mean(-1).sum()
+        return loss, (values.detach() - target).abs().mean((-3, -2))
+
+
+class MLPCriticNet(nn.Module):
+    """Q-values of every signal and member: [...,B,O], [...,B,K,D] to [...,S,E,B,K]."""
+
+    def __init__(
+        self,
+        config: MLPCritic,
+        obs_size: int,
+        action_size: int,
+        signals: int,
+        population: int,
+        generator: torch.Generator | None,
+    ):
+        super().__init__()
+        self.shape = ((population,) if population > 1 else ()) + (signals, config.members)
+        self.population = population
+        self.each = signals * config.members
+        self.clip = config.clip_actions
+        self.mlp = StackedMLP(
+            population * self.each,
+            obs_size + action_size,
+            config.hidden,
+            1,
+            activation=config.activation,
+            layer_norm=config.layer_norm,
+            # Start at Q = 0: where costs are rare, bootstrapping unlearns a random start only over 1/(1−γ) target periods.
+            output_gain=0.01,
+            generator=generator,
+        )
+
+    def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
+        if self.clip:
+            actions = actions.clamp(-1.0, 1.0)
+        if self.population > 1:
+            obs = obs.repeat_interleave(self.each, dim=0)
+            actions = actions.repeat_interleave(self.each, dim=0)
+            return self.mlp.particles(obs, actions).squeeze(-1).unflatten(0, self.shape)
+        batch = obs.shape[:-1]
+        states, rows = obs.reshape(1, -1, obs.shape[-1]), actions.reshape(1, -1, *actions.shape[-2:])
+        values = self.mlp.particles(states, rows).squeeze(-1).unflatten(0, self.shape)
+        if len(batch) == 1:
+            return values
+        lead = len(batch) - 1
+        return values.unflatten(2, batch).movedim(tuple(range(2, 2 + lead)), tuple(range(lead)))

@@ -1,0 +1,25 @@
+"""Temporal-difference targets of all signals at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def td_targets(
+    signals: Tensor, discount: Tensor, terminated: Tensor, next_values: Tensor, *, mask_cost: bool = True
+) -> Tensor:
+    """``y_s = x_s + γⁿ (1 − terminated) V_s(o')``: [...,S,B].
+
+    ``signals`` [...,S,B] summed over n steps; ``discount`` [...,B] = γⁿ; ``terminated`` [...,B] bool;
+    ``next_values`` [...,S,B]. Truncation is not in the equation: it always bootstraps. ``mask_cost=False`` lets the
+    costs bootstrap through termination too, as some implementations do silently (a cost then cannot be escaped by
+    ending the episode); the default is the paper's. Source: CVPO (arXiv 2201.11927), appendix; Sutton & Barto, 6.1.
+    """
+    alive = (~terminated).to(signals.dtype) * discount
+    if mask_cost:
+        return torch.addcmul(signals, alive.unsqueeze(-2), next_values)
+    factor = torch.cat(
+        [alive.unsqueeze(-2), discount.unsqueeze(-2).expand_as(signals[..., 1:, :])], dim=-2
+    )
+    return torch.addcmul(signals, factor, next_values)

@@ -1,0 +1,131 @@
+"""What Safety-Gymnasium 1.0.0 needs on current Python and MuJoCo; nothing global stays changed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from cvpo.envs.camera import Camera
+from cvpo.errors import EnvError
+
+_LOCK = threading.RLock()
+
+
+@contextlib.contextmanager
+def array_defaults(package: str) -> Iterator[None]:
+    """Inside the block, dataclasses of ``package`` may have NumPy arrays as field defaults.
+
+    Python 3.11 refuses unhashable defaults, and Safety-Gymnasium's dataclasses have them: they become default
+    factories that copy the array. Classes of other packages, also in other threads, are made as ever, and afterwards
+    ``dataclasses.dataclass`` is the original again.
+    """
+    with _LOCK:
+        original = dataclasses.dataclass
+
+        def dataclass(cls: type | None = None, /, **options: Any) -> Any:
+            def make(cls: type) -> type:
+                if cls.__module__.partition(".")[0] == package:
+                    for name in cls.__dict__.get("__annotations__", {}):
+                        default = cls.__dict__.get(name)
+                        if isinstance(default, np.ndarray):
+                            setattr(cls, name, dataclasses.field(default_factory=default.copy))
+                return original(cls, **options)
+
+            return make if cls is None else make(cls)
+
+        dataclasses.dataclass = dataclass  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            dataclasses.dataclass = original
+
+
+class FiveTuple(gymnasium.Wrapper):
+    """The six-tuple (observation, reward, cost, terminated, truncated, info) with the cost moved to ``info["cost"]``;
+    the five-tuple passes through. Below Gymnasium's TimeLimit, which takes five."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        result = self.env.step(action)
+        if len(result) == 6:
+            obs, reward, cost, terminated, truncated, info = result  # type: ignore[misc]
+            info["cost"] = cost
+            return obs, reward, terminated, truncated, info
+        return result
+
+
+class SafetyGymnasiumTask(gymnasium.Wrapper):
+    """A Safety-Gymnasium task with seeded resets, any horizon, and pictures from current MuJoCo.
+
+    ``horizon`` also replaces the step limit that navigation tasks count for themselves. Their layout is sampled at a
+    reset, which fails for some seeds: the next of a fixed sequence is taken then.
+    """
+
+    attempts = 20
+
+    def __init__(self, env: gymnasium.Env, horizon: int | None = None) -> None:
+        super().__init__(env)
+        task: Any = getattr(env.unwrapped, "task", None)
+        self._fixed_layout = task is not None and not task.mechanism_conf.randomize_layout
+        if horizon is not None and hasattr(task, "num_steps"):
+            task.num_steps = horizon
+        self._camera: Camera | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        if seed is None or self._fixed_layout:
+            return self.env.reset(options=options)
+        for candidate in _seeds(seed, self.attempts):
+            try:
+                return self.env.reset(seed=candidate, options=options)
+            except Exception as error:  # noqa: BLE001 - told apart by name: the class cannot be imported without MuJoCo
+                if type(error).__name__ != "ResamplingError":
+                    raise
+        raise EnvError(f"no layout was found in {self.attempts} attempts for seed {seed}")
+
+    def step(self, action: Any) -> Any:
+        try:
+            return self.env.step(action)
+        except UnboundLocalError as error:
+            # Its step method reads the cost even where MuJoCo gave up and there is none.
+            raise EnvError("the MuJoCo simulation became unstable") from error
+
+    def render(self) -> np.ndarray:  # type: ignore[override]
+        owner: Any = getattr(self.unwrapped, "task", self.unwrapped)
+        if self._camera is None or self._camera.model is not owner.model:
+            if self._camera is not None:
+                self._camera.close()
+            self._camera = Camera(owner.model)
+        return self._camera.picture(owner.data)
+
+    def close(self) -> None:
+        if self._camera is not None:
+            self._camera.close()
+            self._camera = None
+        self.env.close()
+
+
+def _seeds(seed: int, count: int) -> Iterator[int]:
+    yield seed
+    for word in np.random.SeedSequence(seed).generate_state(count - 1):
+        yield int(word)
+
+
+def adapt(env: gymnasium.Env, horizon: int | None = None) -> gymnasium.Env:
+    """``env`` with what its package needs to be deterministic and drawn; other environments unchanged."""
+    package = type(env.unwrapped).__module__.partition(".")[0]
+    wrappers: dict[str, Callable[[], gymnasium.Env]] = {
+        "safety_gymnasium": lambda: SafetyGymnasiumTask(env, horizon),
+        "bullet_safety_gym": lambda: _bullet(env),
+    }
+    return wrappers[package]() if package in wrappers else env
+
+
+def _bullet(env: gymnasium.Env) -> gymnasium.Env:
+    from cvpo.envs.bullet import BulletTask
+
+    return BulletTask(env)

@@ -1,0 +1,65 @@
+"""Spaces at the environment door: observations become flat vectors, the policy's actions the environment's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import Space
+from gymnasium.spaces import Box, Discrete, utils
+
+from cvpo.errors import EnvError
+
+
+def flat_size(space: Space[Any]) -> int:
+    """O, the size of a flattened observation. Raises EnvError for a space that has no flat vector."""
+    try:
+        return int(utils.flatdim(space))
+    except (NotImplementedError, ValueError) as error:
+        raise EnvError(f"observation space {space} is not supported; allowed: one that flattens to a vector") from error
+
+
+def flatten(space: Space[Any], obs: Any) -> tuple[np.ndarray, bool]:
+    """Observations [N,O] float32 from one observation (then True) or a batch of vectors (then False)."""
+    if isinstance(space, Box) and np.ndim(obs) == len(space.shape) + 1:
+        return np.asarray(obs, dtype=np.float32).reshape(len(obs), -1), False
+    return np.asarray(utils.flatten(space, obs), dtype=np.float32)[None], True
+
+
+class ActionDoor:
+    """``a_env = low + (clip(a, −1, 1) + 1)/2 · (high − low)`` per dimension; for Discrete spaces, argmax of a one-hot.
+
+    ``size`` D is the policy's action size (the number of actions where ``discrete``). Raises EnvError for spaces
+    other than a bounded Box or a Discrete.
+    """
+
+    def __init__(self, space: Space[Any]) -> None:
+        self.space = space
+        self.discrete = isinstance(space, Discrete)
+        if isinstance(space, Discrete):
+            self.size = int(space.n)
+            self.start = int(space.start)
+        elif isinstance(space, Box) and np.issubdtype(space.dtype, np.floating):
+            if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+                raise EnvError(f"action space {space} is unbounded; allowed: a Box with finite bounds, or Discrete")
+            self.shape = space.shape
+            self.size = int(np.prod(space.shape))
+            self.low = space.low.reshape(-1).astype(np.float64)
+            self.half = (space.high.reshape(-1).astype(np.float64) - self.low) / 2.0
+        else:
+            raise EnvError(
+                f"action space {space} is not supported; allowed: a Box of floats with finite bounds, or Discrete"
+            )
+
+    def to_env(self, actions: np.ndarray) -> np.ndarray:
+        """The environment's actions for the policy's actions [N,D]."""
+        if self.discrete:
+            return actions.argmax(-1) + self.start
+        scaled = self.low + (np.minimum(np.maximum(actions, -1.0), 1.0) + 1.0) * self.half
+        return scaled.reshape(-1, *self.shape).astype(self.space.dtype)
+
+    def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Uniformly random actions of the policy's own scale [count,D]: the warm-up, and the random baseline."""
+        if self.discrete:
+            return np.eye(self.size, dtype=np.float32)[rng.integers(self.size, size=count)]
+        return rng.uniform(-1.0, 1.0, (count, self.size)).astype(np.float32)

@@ -1,0 +1,172 @@
+"""What all dual solvers share: scaling, warm start, the least-violation form, statuses, and the way back.
+
+A dual solver is a function that minimises a :class:`Task`; see :data:`Minimise`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cvpo.errors import ProblemError
+from cvpo.estep import dual
+from cvpo.estep.problem import DualProblem
+from cvpo.estep.scaling import Scaled, scale
+from cvpo.estep.solution import DualSolution, Status
+from cvpo.estep.task import INFEASIBLE_BELOW, Minimum, Task, cold_start, least_violation_task, main_task, value_at
+
+Minimise = Callable[[Task, Tensor, Tensor], Minimum]
+"""``minimise(task, start, cold)``: from ``start`` [P,S]; ``cold`` is a start that owes nothing to a warm one."""
+
+
+class Answer(NamedTuple):
+    """Answers to P problems: duals in the caller's units, weights in float64, ``slack`` d − E Q_c in scaled units."""
+
+    status: Tensor
+    eta: Tensor
+    lam: Tensor
+    weights: Tensor
+    slack: Tensor
+    iterations: Tensor
+
+    def where(self, mask: Tensor, other: Answer) -> Answer:
+        """These answers where ``mask`` [P] holds, else ``other``'s."""
+        return Answer(
+            *(torch.where(mask.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(self, other, strict=True))
+        )
+
+
+@torch.no_grad()
+def solve(
+    problem: DualProblem, warm: DualSolution | None, minimise: Minimise, accuracy: float, sync: bool = True
+) -> DualSolution:
+    """Solve a stack through its dual. OK is what ends within ``accuracy``; the rest is examined for infeasibility.
+
+    With ``sync`` the host reads which problems need what, and works on those; without, every problem takes every
+    step, masked, and the host waits for nothing.
+    """
+    scaled = scale(problem)
+    task = main_task(scaled)
+    start = cold = cold_start(task, torch.zeros_like(task.limit))
+    if warm is not None:
+        if warm.eta.shape != problem.kl_epsilon.shape or warm.lam.shape != problem.cost_limit.shape:
+            found = f"eta {list(warm.eta.shape)} and lam {list(warm.lam.shape)}"
+            allowed = f"{list(problem.kl_epsilon.shape)} and {list(problem.cost_limit.shape)}, as in the problem"
+            raise ProblemError(f"warm has {found}; allowed: {allowed}")
+        start = _from_warm(scaled, warm, Status.OK, task, cold)
+        if sync and problem.costs and bool((warm.status == Status.INFEASIBLE).any()):
+            task = task._replace(active=task.active & ~_still_infeasible(scaled, warm))
+    end = minimise(task, start, cold)
+    solved = task.active & (end.error <= accuracy)
+    answer = _answer(scaled, end, torch.where(solved, int(Status.OK), int(Status.MAX_ITER)))
+    rest = scaled.finite & ~solved
+    if problem.costs and not (sync and not bool(rest.any())):
+        answer = _examine(scaled, rest, answer, end, warm, minimise, accuracy, sync)
+    return _assemble(problem, scaled, answer, end.state, sync)
+
+
+def _examine(
+    scaled: Scaled,
+    rest: Tensor,
+    answer: Answer,
+    end: Minimum,
+    warm: DualSolution | None,
+    minimise: Minimise,
+    accuracy: float,
+    sync: bool,
+) -> Answer:
+    """``answer`` with the least-violation answers put where they prove, among ``rest`` [P], that no weights do.
+
+    ``end`` is that of the main minimisation. Where it has g < 0, it proves infeasibility itself, and so does every
+    point that a descent from it reaches: a second start, for violations far smaller than the largest cost.
+    """
+    task = least_violation_task(scaled)
+    relaxed = scaled.without_reward()
+    start = cold = cold_start(task, task.upper[:, 1:])
+    if warm is not None:
+        start = _from_warm(relaxed, warm, Status.INFEASIBLE, task, cold)
+    total = answer.iterations
+    for again in (False, True):
+        if sync and not bool(rest.any()):
+            break
+        least = _minimise_some(task._replace(active=rest), start, cold, minimise, sync)
+        proved = rest & (least.value < 0) & (least.error <= accuracy)
+        total = total + torch.where(rest, least.iterations, 0)
+        status = torch.full_like(answer.status, int(Status.INFEASIBLE))
+        answer = _answer(relaxed, least, status).where(proved, answer)
+        if again or not sync:
+            break
+        rest = rest & ~proved & (end.value < INFEASIBLE_BELOW)
+        fit = (task.upper[:, 1:] / end.x[:, 1:].clamp(min=1e-300)).amin(1, keepdim=True)
+        start = cold = torch.minimum(torch.maximum(end.x * fit, task.lower), task.upper)
+    return answer._replace(iterations=total)
+
+
+def _minimise_some(task: Task, start: Tensor, cold: Tensor, minimise: Minimise, sync: bool) -> Minimum:
+    """``minimise`` on the active problems only, if the host may know which; the rows of the others are zero."""
+    if not sync:
+        return minimise(task, start, cold)
+    index = task.active.nonzero().squeeze(1)
+    end = minimise(Task(*(part if part is None else part[index] for part in task)), start[index], cold[index])
+    return Minimum(*(None if part is None else _spread(part, index, len(start)) for part in end))
+
+
+def _from_warm(scaled: Scaled, warm: DualSolution, status: Status, task: Task, cold: Tensor) -> Tensor:
+    """(η, λ) of an earlier solution in these units; ``cold`` where its status was another or a number is not finite."""
+    x = scaled.inward(warm.eta.reshape(-1), warm.lam.reshape(scaled.limit.shape))
+    usable = (warm.status.reshape(-1) == status) & torch.isfinite(x).all(1)
+    return torch.where(usable.unsqueeze(1), torch.minimum(torch.maximum(x, task.lower), task.upper), cold)
+
+
+def _still_infeasible(scaled: Scaled, warm: DualSolution) -> Tensor:
+    """Where the earlier certificate proves infeasibility again [P]: the main minimisation would only run away."""
+    task = least_violation_task(scaled)
+    x = _from_warm(scaled.without_reward(), warm, Status.INFEASIBLE, task, task.upper.clamp(max=1.0))
+    clearly = value_at(task, x) < INFEASIBLE_BELOW * x.sum(1)
+    return (warm.status.reshape(-1) == Status.INFEASIBLE) & clearly
+
+
+def _answer(scaled: Scaled, end: Minimum, status: Tensor) -> Answer:
+    x = torch.cat([torch.where(end.x[:, :1] > 0, end.x[:, :1], 1.0), end.x[:, 1:]], dim=1)
+    weights = dual.softmax_weights(scaled.q, scaled.log_prior, x)
+    return Answer(status, *scaled.outward(end.x), weights, end.gradient[:, 1:], end.iterations)
+
+
+def _spread(part: Tensor, index: Tensor, count: int) -> Tensor:
+    full = torch.zeros((count, *part.shape[1:]), dtype=part.dtype, device=part.device)
+    full[index] = part
+    return full
+
+
+def _assemble(
+    problem: DualProblem, scaled: Scaled, answer: Answer, state: Tensor | None, sync: bool
+) -> DualSolution:
+    if not (sync and bool(scaled.finite.all())):
+        answer = answer.where(scaled.finite, _lost(problem, answer))
+    violation = ((-answer.slack).clamp(min=0) * scaled.unit_cost).sum(1)
+    shape = problem.kl_epsilon.shape
+    return DualSolution(
+        eta=answer.eta.reshape(shape),
+        lam=answer.lam.reshape(problem.cost_limit.shape),
+        weights=answer.weights.to(problem.q_reward.dtype).reshape(problem.q_reward.shape),
+        status=answer.status.reshape(shape),
+        iterations=answer.iterations.reshape(shape),
+        violation=torch.where(scaled.finite, violation, 0.0).reshape(shape),
+        state=state,
+    )
+
+
+def _lost(problem: DualProblem, answer: Answer) -> Answer:
+    """The answers to problems that cannot be read: the prior (uniform where that cannot be read either)."""
+    prior = problem.log_p.exp()
+    return Answer(
+        status=torch.full_like(answer.status, int(Status.NONFINITE)),
+        eta=torch.ones_like(answer.eta),
+        lam=torch.zeros_like(answer.lam),
+        weights=torch.where(prior.isnan(), 1.0 / prior.shape[-1], prior).reshape(answer.weights.shape),
+        slack=torch.zeros_like(answer.slack),
+        iterations=torch.zeros_like(answer.iterations),
+    )

@@ -1,0 +1,54 @@
+"""What an E-step solver returns: duals, weights, and one status per problem."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+import attrs
+from torch import Tensor
+
+
+class Status(IntEnum):
+    """How one problem ended; :attr:`message` says it in words."""
+
+    OK = 0
+    MAX_ITER = 1
+    INFEASIBLE = 2
+    NONFINITE = 3
+    BACKEND_ERROR = 4
+
+    @property
+    def message(self) -> str:
+        """One sentence that can be printed alone."""
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    Status.OK: "solved: the weights meet the KL bound and the cost limits, to the solver's accuracy",
+    Status.MAX_ITER: "not solved to the solver's accuracy within its iterations; the weights are its last ones",
+    Status.INFEASIBLE: "no weights inside the KL bound meet the cost limits; these have the least total violation",
+    Status.NONFINITE: "the problem has non-finite values, kl_epsilon <= 0 or a state without prior mass; "
+    "the weights are the prior",
+    Status.BACKEND_ERROR: "the solver's backend failed on this problem; the weights are the prior",
+}
+
+
+@attrs.frozen(eq=False)
+class DualSolution:
+    """Duals (η, λ) and weights w = softmax_k((Q_r − λᵀQ_c)/η + log p) of a stack of E-step problems.
+
+    ``eta`` [...] and ``lam`` [...,M] are float64, in the units of Q_r and Q_r/Q_c,m; ``weights`` [...,B,K] has the
+    problem's dtype; ``status`` [...] holds :class:`Status` codes; ``iterations`` [...] counts the solver's own;
+    ``violation`` [...] is Σ_m (mean_b Σ_k w Q_c,m − d_m)₊, in the units of Q_c. Where the status is INFEASIBLE,
+    (η, λ) solve the dual with Q_r = 0 and λ in [0, 1]^M, and −g(η, λ) certifies the violation from below.
+    Where it is NONFINITE or BACKEND_ERROR, η = 1 and λ = 0 are placeholders. ``state`` is the solver's own.
+    """
+
+    eta: Tensor
+    lam: Tensor
+    weights: Tensor
+    status: Tensor
+    iterations: Tensor
+    violation: Tensor
+    state: Any = None

@@ -1,0 +1,83 @@
+"""Evaluation of a policy over whole episodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+
+from cvpo.agent import CVPO
+
+
+@attrs.frozen
+class Evaluation:
+    """Sums over whole episodes: ``returns`` [n] and ``costs`` [n,M] undiscounted, ``discounted`` costs [n,M] with γ;
+    ``lengths`` [n]."""
+
+    returns: np.ndarray
+    costs: np.ndarray
+    discounted: np.ndarray
+    lengths: np.ndarray
+
+    def summary(self) -> dict[str, float]:
+        """Means and standard deviations by name: ``return``, ``return_std``, ``cost_<m>``, ``cost_<m>_std``, ``length``."""
+        plain = {
+            "return": float(self.returns.mean()),
+            "return_std": float(self.returns.std()),
+            "length": float(self.lengths.mean()),
+        }
+        for m in range(self.costs.shape[1]):
+            plain[f"cost_{m}"] = float(self.costs[:, m].mean())
+            plain[f"cost_{m}_std"] = float(self.costs[:, m].std())
+        return plain
+
+
+def evaluate(
+    agent: CVPO | None,
+    env: Any,
+    episodes: int = 10,
+    *,
+    deterministic: bool = True,
+    seed: int = 0,
+    gamma: float | None = None,
+) -> Evaluation:
+    """Mean episode sums of ``agent`` on the vector environment ``env``; ``agent=None`` takes uniformly random actions.
+
+    Every environment plays the same number of episodes (rounded up; surplus is dropped in order of environment), so
+    that short episodes are not counted more often than long ones. The agent's own random generator is not used.
+    ``gamma`` discounts the costs (None: the agent's; 1 without an agent).
+    """
+    if gamma is None:
+        gamma = 1.0 if agent is None else agent.config.gamma
+    rng = np.random.default_rng([seed, 2])
+    generator = torch.Generator(agent.device if agent is not None else "cpu").manual_seed(seed)
+    each = -(-episodes // env.num_envs)
+    results: list[list[tuple[float, np.ndarray, np.ndarray, int]]] = [[] for _ in range(env.num_envs)]
+    total = np.zeros(env.num_envs)
+    cost = np.zeros((env.num_envs, len(env.cost_names)))
+    discounted = np.zeros_like(cost)
+    length = np.zeros(env.num_envs, dtype=np.int64)
+    obs = env.reset(seed=seed)
+    while min(len(result) for result in results) < each:
+        if agent is None:
+            actions = env.door.sample(env.num_envs, rng)
+        else:
+            actions = agent.act(obs, deterministic, generator).cpu().numpy()
+        step = env.step(actions)
+        obs = step.obs
+        total += step.reward
+        cost += step.cost
+        discounted += gamma ** length[:, None] * step.cost
+        length += 1
+        for n in np.flatnonzero(step.terminated | step.truncated):
+            results[n].append((float(total[n]), cost[n].copy(), discounted[n].copy(), int(length[n])))
+            total[n], cost[n], discounted[n], length[n] = 0.0, 0.0, 0.0, 0
+    chosen = [result for i in range(each) for result in (episodes_of[i] for episodes_of in results)][:episodes]
+    return Evaluation(
+        returns=np.array([result[0] for result in chosen]),
+        costs=np.stack([result[1] for result in chosen]),
+        discounted=np.stack([result[2] for result in chosen]),
+        lengths=np.array([result[3] for result in chosen]),
+    )

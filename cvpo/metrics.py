@@ -1,0 +1,40 @@
+"""Metrics: means over updates without host synchronisation, and the files they are written to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Means:
+    """Running means of named 0-d tensors; :meth:`add` is two tensor operations, :meth:`take` reads the host values."""
+
+    def __init__(self) -> None:
+        self._names: tuple[str, ...] = ()
+        self._sum: Tensor | None = None
+        self._count = 0
+
+    def add(self, metrics: dict[str, Tensor]) -> None:
+        """Add one update's metrics; the names are those of the first call."""
+        values = torch.stack([metrics[name].to(torch.float64) for name in (self._names or metrics)])
+        if self._sum is None:
+            self._names, self._sum = tuple(metrics), values
+        else:
+            self._sum.add_(values)
+        self._count += 1
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call, empty if there was no update."""
+        if self._sum is None:
+            return {}
+        means = dict(zip(self._names, (self._sum / self._count).tolist(), strict=True))
+        self._sum, self._count = None, 0
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"names": self._names, "sum": self._sum, "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._names, self._sum, self._count = tuple(state["names"]), state["sum"], state["count"]

@@ -1,0 +1,103 @@
+"""The fitting driver: optimiser steps on a loss, then the guard. Strategies differ in the loss alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from cvpo.errors import CheckpointError
+from cvpo.mstep.guard import guard, spread
+from cvpo.mstep.protocol import Projection
+
+
+@attrs.define(eq=False)
+class FitState:
+    """What a fit keeps between updates: the ``optimizer`` and ``alpha`` [*population, terms], always in [0, maximum]."""
+
+    optimizer: torch.optim.Optimizer
+    alpha: Tensor
+    bounds: Tensor
+    terms: tuple[str, ...]
+    average: str
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint; :meth:`load_state_dict` gives back the same next update, bit for bit."""
+        return {"optimizer": self.optimizer.state_dict(), "alpha": self.alpha}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises CheckpointError where ``state`` is of another policy or projection."""
+        if set(state) != {"optimizer", "alpha"} or state["alpha"].shape != self.alpha.shape:
+            raise CheckpointError(f"M-step state does not fit: expected 'optimizer' and 'alpha' {tuple(self.alpha.shape)}")
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise CheckpointError(f"M-step optimiser state does not fit: {error}") from error
+        self.alpha.copy_(state["alpha"])
+
+    def ratios(self, kls: dict[str, Tensor]) -> Tensor:
+        """KL/ε of each term [*population, terms]: of the mean over states, or of the largest for ``"state"``."""
+        values = [kls[term].detach() for term in self.terms]
+        pooled = [value.mean(-1) if self.average == "batch" else value.amax(-1) for value in values]
+        return torch.stack(pooled, -1) / self.bounds
+
+
+def build_state(policy: nn.Module, projection: Projection, population: Sequence[int], lr: float) -> FitState:
+    """A fresh state: Adam over the parameters of ``policy``, multipliers 0."""
+    params = list(policy.parameters())
+    bounds = projection.bounds
+    like = {"dtype": params[0].dtype, "device": params[0].device}
+    return FitState(
+        optimizer=torch.optim.Adam(params, lr=lr, fused=True),
+        alpha=torch.zeros(*population, len(bounds), **like),
+        bounds=torch.tensor(list(bounds.values()), **like),
+        terms=tuple(bounds),
+        average=getattr(projection, "average", "batch"),
+    )
+
+
+def descend(state: FitState, policy: nn.Module, loss: Tensor, max_grad_norm: float | None) -> None:
+    """One optimiser step on ``loss``, summed over the population."""
+    for p in policy.parameters():
+        p.grad = None
+    loss.sum().backward()
+    if max_grad_norm is not None:
+        clip_gradients(policy.parameters(), max_grad_norm, state.alpha.ndim - 1)
+    state.optimizer.step()
+
+
+def clip_gradients(params: Iterable[Tensor], max_norm: float, lead: int) -> None:
+    """Scale gradients in place to a global norm of at most ``max_norm``, for each member of ``lead`` population axes."""
+    grads = [p.grad for p in params if p.grad is not None]
+    square = torch.stack([grad.flatten(lead).square().sum(-1) for grad in grads]).sum(0)
+    scale = (max_norm / (square.sqrt() + 1e-6)).clamp(max=1.0)
+    for grad in grads:
+        grad.mul_(spread(scale, grad))
+
+
+def finish(
+    state: FitState,
+    policy: nn.Module,
+    kls: Callable[[], dict[str, Tensor]],
+    old_params: Sequence[Tensor],
+    loss: Tensor,
+    fitted: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Run the guard and report; over a population: mean loss, largest KL/ε, smallest t.
+
+    ``kls()`` measures the policy as it is; ``fitted`` is its KL/ε where that is known already.
+    """
+
+    def measure() -> Tensor:
+        return state.ratios(kls())
+
+    with torch.no_grad():
+        before = measure() if fitted is None else fitted
+        early = before.device.type == "cpu"
+        t, ratios = guard(measure, list(policy.parameters()), old_params, before, early)
+        largest = ratios.reshape(-1, len(state.terms)).amax(0)
+        stats = {"loss": loss.detach().mean(), "guard_t": t.amin()}
+    return stats | {f"kl/{term}": largest[j] for j, term in enumerate(state.terms)}

@@ -1,0 +1,95 @@
+"""One trust region on the joint distribution, for Gaussian and categorical policies."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import ClassVar, TypeVar
+
+import attrs
+import torch
+from torch import Tensor
+
+from cvpo import validators
+from cvpo.distributions import Categorical, Gaussian, probability_kl
+from cvpo.mstep.paths import curve_of, mean_at, moments, scale_at
+from cvpo.mstep.root import largest_step
+
+Kind = TypeVar("Kind", Gaussian, Categorical)
+
+
+@attrs.frozen
+class Full:
+    """max Σ_k w_k log π(a_k)  s.t.  KL(π₀ ‖ π) <= ε: the moments of the mixture (w + βπ₀)/(1 + β), one root β >= 0.
+
+    Gaussian: μ = (m_w + βμ₀)/(1+β), Σ = (Σ_k w(a−m_w)(a−m_w)ᵀ + βΣ₀)/(1+β) + β/(1+β)² (m_w−μ₀)(m_w−μ₀)ᵀ, or its
+    diagonal. Categorical: the mixture itself; ``weights`` [...,B,n] over all categories with ``actions`` ``None``, or
+    [...,B,K] over one-hot ``actions`` [...,B,K,n]. Solved in float64; the result has the dtype of ``old``. ``kl`` is in
+    nats; ``average`` says whether it bounds the mean over the batch or each state.
+    """
+
+    summary: ClassVar[str] = "one KL bound on the joint distribution; Gaussian and categorical policies"
+    kinds: ClassVar[tuple[str, ...]] = ("gaussian", "categorical")
+
+    kl_bound: float = attrs.field(default=0.01, alias="kl", validator=validators.number(gt=0))
+    average: str = attrs.field(default="batch", validator=validators.one_of(("batch", "state")))
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """ε as ``joint``."""
+        return {"joint": self.kl_bound}
+
+    def project(self, old: Kind, actions: Tensor | None, weights: Tensor) -> Kind:
+        """The maximiser, for actions [...,B,K,D] and weights [...,B,K]."""
+        return _PROJECT[old.kind](old, actions, weights, self.kl_bound, self.average)
+
+    def kl(self, old: Kind, new: Kind) -> dict[str, Tensor]:
+        """KL(π₀ ‖ π) [...,B]."""
+        return {"joint": old.kl(new)}
+
+    def objective(self, old: Kind, new: Kind, actions: Tensor | None, weights: Tensor) -> Tensor:
+        """Σ_k w_k log π(a_k) [...,B]."""
+        if actions is None:
+            return torch.where(weights > 0, weights * new.log_probs, 0.0).sum(-1)
+        return (weights * new.log_prob(actions)).sum(-1)
+
+
+def _project_gaussian(old: Gaussian, actions: Tensor, weights: Tensor, bound: float, average: str) -> Gaussian:
+    dtype = old.mean.dtype
+    old = old.to(torch.float64)
+    u, g = moments(old, actions.double(), weights.double(), centred=True)
+    t = largest_step(*curve_of(g, u), bound=bound, average=average)
+    return Gaussian(mean_at(old, u, t), scale_at(old, g, u, t)).to(dtype)
+
+
+def _project_categorical(
+    old: Categorical, actions: Tensor | None, weights: Tensor, bound: float, average: str
+) -> Categorical:
+    dtype = old.logits.dtype
+    log_p0 = torch.log_softmax(old.logits.double(), -1)
+    shares = weights.double() / weights.double().sum(-1, keepdim=True)
+    if actions is not None:
+        shares = (shares.unsqueeze(-1) * actions.double()).sum(-2)
+    p0 = log_p0.exp()
+    possible = p0 > 0
+    safe = torch.where(possible, p0, 1.0)
+    curvature = torch.where(possible, (shares - p0).square() / safe, 0.0).sum(-1)
+    t = largest_step(partial(categorical_curve, p0, shares), curvature, bound, average).unsqueeze(-1)
+    # Where π₀ is 0 the mixture is t w, whose logarithm needs w > 0.
+    seen = shares > 0
+    fresh = torch.where(seen, (t * torch.where(seen, shares, 1.0)).log(), -torch.inf)
+    log_p0 = torch.where(possible, log_p0, 0.0)
+    return Categorical(torch.where(possible, log_p0 + torch.log1p(t * (shares - p0) / safe), fresh).to(dtype))
+
+
+def categorical_curve(p0: Tensor, shares: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """KL(t) = Σ_k π₀ φ(log π_t/π₀) with π_t = π₀ + t(w − π₀) [...,B], and dKL/dt = t Σ_k (w − π₀)²/π_t."""
+    t = t.unsqueeze(-1)
+    change = shares - p0
+    p = (1.0 - t) * p0 + t * shares
+    positive = p0 > 0
+    kl = probability_kl(p0, p, torch.log1p(t * change / torch.where(positive, p0, 1.0)))
+    slope = (t * change.square() / torch.where(p > 0, p, 1.0)).sum(-1)
+    return kl, slope
+
+
+_PROJECT = {"gaussian": _project_gaussian, "categorical": _project_categorical}

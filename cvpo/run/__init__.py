@@ -1,0 +1,19 @@
+"""Runs: training in a folder of configuration, versions, metrics and checkpoints, which can be resumed exactly."""
+
+from cvpo.run.config import RunConfig, configure, from_options, read_options
+from cvpo.run.folder import RunFolder
+from cvpo.run.measure import Score
+from cvpo.run.session import Result, load_config, resume, train
+
+__all__ = [
+    "Result",
+    "RunConfig",
+    "RunFolder",
+    "Score",
+    "configure",
+    "from_options",
+    "load_config",
+    "read_options",
+    "resume",
+    "train",
+]

@@ -1,0 +1,194 @@
+"""The folder of a run: its files, how it is made, and who may write to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+import cvpo
+from cvpo.checkpoint import CheckpointFolder
+from cvpo.errors import RunError
+from cvpo.run.config import RunConfig, read_options, to_json
+
+PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "attrs",
+    "gymnasium",
+    "safety-gymnasium",
+    "bullet-safety-gym",
+    "mujoco",
+    "pybullet",
+)
+
+
+@attrs.frozen
+class RunFolder:
+    """Paths of a run's files. ``checkpoints`` keeps the newest few."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def versions(self) -> Path:
+        return self.path / "versions.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def table(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "evaluations.jsonl"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    def checkpoints(self, keep: int = 3) -> CheckpointFolder:
+        return CheckpointFolder(self.path / "checkpoints", keep)
+
+    def options(self) -> dict[str, Any]:
+        """The flat options that the run was made with. Raises RunError where this is not a run folder."""
+        if not self.config.is_file():
+            raise RunError(f"{self.path} is not a run folder: it has no config.json")
+        return read_options(self.config)
+
+
+def default_path(config: RunConfig) -> Path:
+    """``runs/<task>/seed-<seed>-<time>``; a number is added where that exists."""
+    stem = Path("runs") / config.task.replace("/", "-") / f"seed-{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, count = stem, 1
+    while path.exists():
+        path, count = stem.with_name(f"{stem.name}-{count}"), count + 1
+    return path
+
+
+def check_new(path: Path) -> None:
+    """Raises RunError where ``path`` is there and not an empty folder."""
+    if path.is_dir():
+        if any(path.iterdir()):
+            more = f"continue it with `cvpo resume {path}`, or " if (path / "config.json").exists() else ""
+            raise RunError(f"run folder {path} exists already and is not empty; {more}choose another folder")
+    elif path.exists():
+        raise RunError(f"run folder {path} is a file; choose another folder")
+
+
+def create(path: Path, options: Mapping[str, Any]) -> RunFolder:
+    """A new run folder with its configuration and versions. Raises RunError where it exists or cannot be made."""
+    check_new(path)
+    folder = RunFolder(path)
+    text = to_json(options)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(folder.versions, json.dumps(versions(), indent=2) + "\n")
+        write_text(folder.config, text)
+    except OSError as error:
+        raise RunError(f"run folder {path} cannot be made: {error.strerror or error}") from error
+    return folder
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` under ``path``, all or nothing. Raises OSError."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def versions() -> dict[str, Any]:
+    """What computed the run: interpreter, packages (None where not installed), the commit of a checkout, machine."""
+    found: dict[str, Any] = {"python": sys.version.split()[0], "cvpo": cvpo.__version__, "commit": _commit()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return {**found, "platform": platform.platform(), "processor": _processor(), "cpus": os.cpu_count()}
+
+
+def changed_versions(folder: RunFolder) -> list[str]:
+    """``"name: then -> now"`` for everything that differs from when the run was started."""
+    try:
+        then = json.loads(folder.versions.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ["versions.json: cannot be read"]
+    now = versions()
+    return [f"{name}: {then.get(name)} -> {now[name]}" for name in now if then.get(name) != now[name]]
+
+
+class Lock:
+    """Holds a run folder for one process, so that two never write to it; ends with the process, however it ends.
+
+    Raises RunError where another process holds it. Without ``fcntl`` (Windows) it does nothing.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        try:
+            import fcntl
+        except ImportError:
+            self._file = None
+            return
+        self._file = open(folder.path / "lock", "a", encoding="utf-8")  # noqa: SIM115 - held until close
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise RunError(f"run folder {folder.path} is in use by another process") from error
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _commit() -> str | None:
+    """The commit of the source checkout that cvpo is imported from, with ``+`` where files differ from it."""
+    root = Path(cvpo.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", "cvpo") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()

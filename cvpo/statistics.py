@@ -1,0 +1,106 @@
+"""Episode statistics on the host: realised sums, discounted sums and lengths, and what the critic predicted."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import attrs
+import numpy as np
+
+from cvpo.critics.limits import to_q_scale
+
+
+@attrs.frozen
+class Episode:
+    """A finished episode: undiscounted and discounted sums of the S signals, length, and its first step."""
+
+    total: np.ndarray
+    discounted: np.ndarray
+    length: int
+    obs: np.ndarray
+    action: np.ndarray
+
+
+class EpisodeStatistics:
+    """Running sums of N environments and the newest finished episodes.
+
+    ``discounted`` sums are ``Σ_t γᵗ x_t`` from the episode's start, what Q at the first step predicts.
+    """
+
+    def __init__(self, num_envs: int, obs_size: int, action_size: int, signals: int, gamma: float, keep: int):
+        self.gamma = gamma
+        self.running = {
+            "total": np.zeros((num_envs, signals)),
+            "discounted": np.zeros((num_envs, signals)),
+            "length": np.zeros(num_envs, dtype=np.int64),
+            "obs": np.zeros((num_envs, obs_size), dtype=np.float32),
+            "action": np.zeros((num_envs, action_size), dtype=np.float32),
+        }
+        self.episodes: deque[Episode] = deque(maxlen=keep)
+        self.count = 0
+
+    def add(self, obs: np.ndarray, action: np.ndarray, signals: np.ndarray, done: np.ndarray) -> list[Episode]:
+        """Take one step of all environments (``signals`` [S,N]); the episodes that it finished."""
+        run = self.running
+        fresh = run["length"] == 0
+        if fresh.any():
+            run["obs"][fresh], run["action"][fresh] = obs[fresh], action[fresh]
+        step = signals.T
+        run["discounted"] += np.power(self.gamma, run["length"])[:, None] * step
+        run["total"] += step
+        run["length"] += 1
+        if not done.any():
+            return []
+        finished = [
+            Episode(
+                run["total"][n].copy(),
+                run["discounted"][n].copy(),
+                int(run["length"][n]),
+                run["obs"][n].copy(),
+                run["action"][n].copy(),
+            )
+            for n in np.flatnonzero(done)
+        ]
+        for name in ("total", "discounted", "length"):
+            run[name][done] = 0
+        self.episodes.extend(finished)
+        self.count += len(finished)
+        return finished
+
+    def interrupt(self) -> None:
+        """Forget unfinished episodes: the next step of every environment is a first one."""
+        for name in ("total", "discounted", "length"):
+            self.running[name][:] = 0
+
+    def mean_length(self) -> float | None:
+        """Mean length of the newest episodes, None before the first."""
+        return float(np.mean([episode.length for episode in self.episodes])) if self.episodes else None
+
+    def measured_cost(self, kind: str, *, terminates: bool) -> np.ndarray | None:
+        """J_c [M] of the newest episodes in the scale of Q; None before the first.
+
+        ``kind="discounted"``: the mean realised discounted sum; ``"episode"``: the mean episode sum, converted as a
+        cost limit is. Both estimate the behaviour policy's cost.
+        """
+        if not self.episodes:
+            return None
+        if kind == "discounted":
+            return np.mean([episode.discounted[1:] for episode in self.episodes], axis=0)
+        total = np.mean([episode.total[1:] for episode in self.episodes], axis=0)
+        length = self.mean_length() or 1.0
+        return np.array([to_q_scale(c, "episode", self.gamma, length, terminates=terminates) for c in total])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "running": {name: value.copy() for name, value in self.running.items()},
+            "episodes": [attrs.asdict(episode) for episode in self.episodes],
+            "count": self.count,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, value in self.running.items():
+            value[...] = state["running"][name]
+        self.episodes.clear()
+        self.episodes.extend(Episode(**episode) for episode in state["episodes"])
+        self.count = int(state["count"])

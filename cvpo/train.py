@@ -1,0 +1,135 @@
+"""The training loop: act, observe, update; one loop for library users and for runs in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+
+from cvpo.agent import CVPO
+from cvpo.envs import as_vector
+from cvpo.errors import ConfigError
+from cvpo.metrics import Means
+from cvpo.statistics import Episode
+from cvpo.types import Transition
+from cvpo.validators import number
+
+
+@attrs.frozen(kw_only=True)
+class Schedule:
+    """How collection and learning alternate.
+
+    The first ``warmup_steps`` environment steps take uniformly random actions and are not learned from at once; from
+    then on ``updates_per_step`` updates are made for each environment step (fractions and several environments too).
+    """
+
+    warmup_steps: int = attrs.field(default=1_000, validator=number(ge=0, integer=True))
+    updates_per_step: float = attrs.field(default=0.5, validator=number(ge=0))
+
+
+Callback = Callable[["Loop"], "bool | None"]
+
+
+class Loop:
+    """The state of a training loop; callbacks are given it after every step of the environments.
+
+    ``agent``, ``env``, ``schedule``; ``finished``: the episodes that the last step ended; ``means``: metrics of the
+    updates since they were last taken.
+    """
+
+    def __init__(self, agent: CVPO, env: Any, schedule: Schedule) -> None:
+        check_fit(agent, env)
+        self.agent, self.env, self.schedule = agent, env, schedule
+        self.rng = np.random.default_rng([agent.seed, 1])
+        self.means = Means()
+        self.finished: list[Episode] = []
+        self.first_step, self.first_update = agent.steps, agent.updates
+        self.obs: np.ndarray | None = None
+
+    def run(self, until: int, callback: Callback | None = None) -> None:
+        """Go on until the agent has seen ``until`` steps, or the callback returns False."""
+        agent, env = self.agent, self.env
+        if self.obs is None:
+            agent.statistics.interrupt()
+            self.obs = env.reset()
+        while agent.steps < until:
+            warm = agent.steps >= self.schedule.warmup_steps
+            if warm:
+                actions = agent.act(self.obs)
+            else:
+                actions = torch.from_numpy(agent.door.sample(env.num_envs, self.rng))
+            step = env.step(actions.cpu().numpy())
+            self.finished = agent.observe(
+                Transition(
+                    obs=torch.from_numpy(self.obs),
+                    action=actions,
+                    signals=torch.from_numpy(np.vstack([step.reward[None], step.cost.T]).astype(np.float32)),
+                    next_obs=torch.from_numpy(step.next_obs),
+                    terminated=torch.from_numpy(step.terminated),
+                    truncated=torch.from_numpy(step.truncated),
+                ),
+                cut=agent.steps + env.num_envs >= until,
+            )
+            self.obs = step.obs
+            for _ in range(self._due()):
+                self.means.add(agent.update())
+            if callback is not None and callback(self) is False:
+                return
+
+    def _due(self) -> int:
+        """Updates owed by now: a count of steps, so that fractions never drift."""
+        start = max(self.first_step, self.schedule.warmup_steps)
+        owed = int((self.agent.steps - start) * self.schedule.updates_per_step + 1e-9)
+        return max(0, owed - (self.agent.updates - self.first_update))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the next step depends on, the environments' episodes in progress included."""
+        return {
+            "env": self.env.state_dict(),
+            "rng": self.rng.bit_generator.state,
+            "means": self.means.state_dict(),
+            "first_step": self.first_step,
+            "first_update": self.first_update,
+            "obs": self.obs,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.env.load_state_dict(state["env"])
+        self.rng.bit_generator.state = state["rng"]
+        self.means.load_state_dict(state["means"])
+        self.first_step, self.first_update = state["first_step"], state["first_update"]
+        self.obs = state["obs"]
+
+
+def learn(
+    agent: CVPO, total_steps: int, env: Any, *, callback: Callback | None = None, **schedule: Any
+) -> Loop:
+    """Collect ``total_steps`` more environment steps with ``agent`` on ``env`` and update it along the way.
+
+    ``env`` is a Gymnasium environment or what :func:`cvpo.envs.make` returns; it stays the caller's: it is neither
+    closed nor replaced. ``callback(loop)`` runs after every step; returning False ends the call. ``schedule`` are
+    fields of :class:`Schedule`. Raises ConfigError where agent and environment do not fit each other.
+    """
+    if env is None:
+        raise ConfigError("there is no environment to learn on; pass env=... to learn or to make_agent")
+    config = agent.config
+    vector = as_vector(env, seed=agent.seed, costs=len(config.cost_limits), horizon=config.horizon)
+    loop = Loop(agent, vector, Schedule(**schedule))
+    loop.run(agent.steps + total_steps, callback)
+    return loop
+
+
+def check_fit(agent: CVPO, env: Any) -> None:
+    """Raises ConfigError where the number of costs, environments or the sizes of spaces differ."""
+    pairs = (
+        ("costs (one limit for each)", len(agent.config.cost_limits), len(env.cost_names)),
+        ("parallel environments", agent.num_envs, env.num_envs),
+        ("observation size", agent.spec.obs_size, env.obs_size),
+        ("action size", agent.spec.action_size, env.action_size),
+    )
+    for what, ours, theirs in pairs:
+        if ours != theirs:
+            raise ConfigError(f"the agent was made for {ours} {what}, the environment {env.task} has {theirs}")

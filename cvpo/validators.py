@@ -1,0 +1,64 @@
+"""attrs validators whose errors name the class, the field, what was found and what is allowed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import attrs
+
+from cvpo.errors import ConfigError, suggest
+
+Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+
+def number(
+    *,
+    gt: float = -math.inf,
+    ge: float = -math.inf,
+    lt: float = math.inf,
+    le: float = math.inf,
+    integer: bool = False,
+    optional: bool = False,
+) -> Validator:
+    """Validator for a finite number with ``gt < x < lt`` and ``ge <= x <= le``; ``None`` passes where ``optional``."""
+    bounds = [
+        text
+        for bound, text in ((gt, f"> {gt}"), (ge, f">= {ge}"), (lt, f"< {lt}"), (le, f"<= {le}"))
+        if math.isfinite(bound)
+    ]
+    allowed = " ".join(["an integer" if integer else "a finite number", " and ".join(bounds)]).strip()
+    if optional:
+        allowed += ", or None"
+
+    def check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if optional and value is None:
+            return
+        kind = int if integer else (int, float)
+        good = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+        if not (good and gt < value < lt and ge <= value <= le):
+            raise ConfigError(f"{type(instance).__name__}.{attribute.name} is {value!r}; allowed: {allowed}")
+
+    return check
+
+
+def one_of(allowed: Iterable[str]) -> Validator:
+    """Validator for a name out of ``allowed``; a near miss is suggested."""
+    names = tuple(allowed)
+
+    def check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value not in names:
+            raise ConfigError(
+                f"{type(instance).__name__}.{attribute.name} is {value!r}; {suggest(str(value), names)}"
+            )
+
+    return check
+
+
+def sizes(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Validator for a tuple of positive layer widths; empty means a linear model."""
+    if not all(isinstance(width, int) and width > 0 for width in value):
+        raise ConfigError(
+            f"{type(instance).__name__}.{attribute.name} is {value!r}; allowed: a tuple of positive integers"
+        )

@@ -1,0 +1,148 @@
+"""Critics against plain networks, loops and hand calculations."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cvpo import critics
+from cvpo.critics.aggregate import maximum, mean, minimum, resolve, upper_confidence_bound
+from cvpo.critics.mlp import MLPCritic
+from cvpo.critics.targets import td_targets
+from cvpo.errors import ConfigError
+from cvpo.types import Batch
+
+OBS, ACT = 5, 3
+
+
+def single(net, g: int, obs: torch.Tensor, action: torch.Tensor, layer_norm: bool = False) -> torch.Tensor:
+    """Network g of the stack, evaluated alone on [obs, action] with plain matrix products."""
+    x = torch.cat([obs, action.clamp(-1, 1)], -1)
+    for layer in net.mlp.layers:
+        x = x @ layer.weight[g] + layer.bias[g]
+        x = torch.relu(F.layer_norm(x, x.shape[-1:]) if layer_norm else x)
+    return (x @ net.mlp.head.weight[g] + net.mlp.head.bias[g]).squeeze(-1)
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("hidden", [(), (8,), (16, 8)])
+def test_evaluate_equals_the_members_one_by_one(hidden: tuple[int, ...], layer_norm: bool):
+    critic = MLPCritic(hidden=hidden, members=2, layer_norm=layer_norm)
+    net = critic.build(OBS, ACT, 3, generator=torch.Generator().manual_seed(0))
+    obs, actions = torch.randn(7, OBS), 2.0 * torch.randn(7, 4, ACT)
+    q = critic.evaluate(net, obs, actions)
+    assert q.shape == (3, 7, 4)
+    tiled = obs[:, None].expand(-1, 4, -1)
+    members = torch.stack([single(net, g, tiled, actions, layer_norm) for g in range(6)]).view(3, 2, 7, 4)
+    expected = torch.stack([members[0].amin(0), members[1].amax(0), members[2].amax(0)])
+    torch.testing.assert_close(q, expected, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(members[:, 0], members[:, 1])  # members differ, so aggregation is seen
+
+
+def test_population_and_leading_dimensions():
+    critic = MLPCritic(hidden=(8,))
+    net = critic.build(OBS, ACT, 2, population=4, generator=torch.Generator().manual_seed(0))
+    obs, actions = torch.randn(4, 6, OBS), torch.randn(4, 6, 3, ACT)
+    q = critic.evaluate(net, obs, actions)
+    assert q.shape == (4, 2, 6, 3)
+    alone = critic.build(OBS, ACT, 2)
+    for p in range(4):
+        with torch.no_grad():
+            for ours, theirs in zip(alone.parameters(), net.parameters(), strict=True):
+                ours.copy_(theirs[4 * p : 4 * p + 4])
+        torch.testing.assert_close(critic.evaluate(alone, obs[p], actions[p]), q[p], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        critic.evaluate(alone, obs, actions)[3], critic.evaluate(alone, obs[3], actions[3]), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_aggregations():
+    values = torch.tensor([[[1.0]], [[4.0]], [[7.0]]])
+    assert minimum(values).item() == 1.0 and maximum(values).item() == 7.0 and mean(values).item() == 4.0
+    torch.testing.assert_close(upper_confidence_bound(2.0)(values).item(), 4.0 + 2.0 * 6.0**0.5)
+    torch.testing.assert_close(resolve("ucb:0.5")(values).item(), 4.0 + 0.5 * 6.0**0.5)
+    with pytest.raises(ConfigError, match="did you mean 'mean'"):
+        MLPCritic(reward="meen")
+    with pytest.raises(ConfigError, match="not a number"):
+        MLPCritic(cost="ucb:x")
+
+
+def batch(size: int = 6, weight: torch.Tensor | None = None) -> Batch:
+    generator = torch.Generator().manual_seed(2)
+    return Batch(
+        obs=torch.randn(size, OBS, generator=generator),
+        action=torch.randn(size, ACT, generator=generator),
+        signals=torch.randn(3, size, generator=generator),
+        next_obs=torch.randn(size, OBS, generator=generator),
+        terminated=torch.arange(size) % 2 == 0,
+        discount=torch.full((size,), 0.9),
+        weight=torch.ones(size) if weight is None else weight,
+        index=torch.arange(size),
+    )
+
+
+def test_loss_and_td_errors():
+    critic = MLPCritic(hidden=(8,), members=2)
+    net = critic.build(OBS, ACT, 3, generator=torch.Generator().manual_seed(0))
+    data = batch(weight=torch.tensor([0.0, 1.0, 2.0, 0.0, 1.0, 0.5]))
+    target = torch.randn(3, 6)
+    loss, td = critic.loss(net, data, target)
+    members = torch.stack([single(net, g, data.obs, data.action) for g in range(6)]).view(3, 2, 6)
+    errors = members - target[:, None]
+    torch.testing.assert_close(loss, (errors.square() * data.weight).mean(-1).sum(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(td, errors.detach().abs().mean((0, 1)), rtol=1e-5, atol=1e-6)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
+
+
+def test_targets_stop_at_termination_and_never_at_truncation():
+    data = batch()
+    values = torch.randn(3, 6)
+    target = td_targets(data.signals, data.discount, data.terminated, values)
+    for b in range(6):
+        bootstrap = 0.0 if data.terminated[b] else 0.9 * values[:, b]
+        torch.testing.assert_close(target[:, b], data.signals[:, b] + bootstrap)
+    unmasked = td_targets(data.signals, data.discount, data.terminated, values, mask_cost=False)
+    torch.testing.assert_close(unmasked[0], target[0])
+    torch.testing.assert_close(unmasked[1:], data.signals[1:] + 0.9 * values[1:])
+
+
+def test_episode_limit_is_the_discounted_value_of_its_cost_rate():
+    """Against direct sums: a cost of C/T in every step, over the horizon (terminating) or forever (truncating)."""
+    limit, horizon, gamma = 25.0, 100, 0.99
+    sums = torch.pow(torch.tensor(gamma, dtype=torch.float64), torch.arange(20_000))
+    forever = float(limit / horizon * sums.sum())
+    within = float(limit / horizon * sums[:horizon].sum())
+    assert critics.limits  # the family is public
+    from cvpo.critics.limits import to_q_scale
+
+    assert to_q_scale(limit, "episode", gamma, horizon) == pytest.approx(forever, rel=1e-9)
+    assert to_q_scale(limit, "episode", gamma, horizon, terminates=True) == pytest.approx(within, rel=1e-9)
+    assert within / forever == pytest.approx(0.634, abs=1e-3)
+    assert to_q_scale(0.25, "step", gamma, 1) == pytest.approx(forever, rel=1e-9)
+    assert to_q_scale(3.0, "discounted", gamma, horizon) == 3.0
+    with pytest.raises(ConfigError, match="did you mean 'episode'"):
+        to_q_scale(1.0, "episodes", gamma, horizon)
+
+
+def test_policy_limit_is_the_performance_difference():
+    q_cost = torch.rand(2, 5, 4, dtype=torch.float64)
+    prior = torch.softmax(torch.randn(5, 4, dtype=torch.float64), -1)
+    limit, measured = torch.tensor([1.0, 2.0]).double(), torch.tensor([0.5, 3.0]).double()
+    component = critics.limits.create("policy")
+    value = component.threshold(q_cost, None, limit, measured, 0.9)
+    torch.testing.assert_close(value, q_cost.mean((-1, -2)) + 0.1 * torch.tensor([0.5, -1.0]).double())
+    weighted = component.threshold(q_cost, prior, limit, measured, 0.9)
+    torch.testing.assert_close(weighted, (q_cost * prior).sum(-1).mean(-1) + 0.1 * torch.tensor([0.5, -1.0]).double())
+    assert torch.equal(critics.limits.create("q").threshold(q_cost, None, limit, measured, 0.9), limit)
+
+
+def test_critic_is_a_frozen_configuration():
+    critic = MLPCritic(members=3, cost="ucb:2")
+    assert attrs.evolve(critic, members=4).members == 4
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        critic.members = 5
+    with pytest.raises(ConfigError, match=r"MLPCritic.members is 0; allowed: an integer >= 1"):
+        MLPCritic(members=0)

@@ -1,0 +1,97 @@
+"""Safety-Gymnasium and Bullet-Safety-Gym, where they are installed: steps, exact resume, pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import random
+
+import numpy as np
+import pytest
+
+from cvpo.envs import make
+from cvpo.errors import EnvError
+from tests.envs.test_vector import play, same
+
+needs_safety = pytest.mark.skipif(not importlib.util.find_spec("safety_gymnasium"), reason="no Safety-Gymnasium")
+needs_bullet = pytest.mark.skipif(not importlib.util.find_spec("bullet_safety_gym"), reason="no Bullet-Safety-Gym")
+
+SAFETY = [("SafetyHalfCheetahVelocity-v1", 1000, 17), ("SafetyPointCircle1-v0", 500, 28), ("SafetyPointGoal1-v0", 1000, 60)]
+
+
+@needs_safety
+@pytest.mark.parametrize(("task", "horizon", "size"), SAFETY)
+def test_safety_gymnasium(task, horizon, size):
+    original = dataclasses.dataclass
+    one = make(task, seed=1)
+    assert dataclasses.dataclass is original
+    assert (one.horizon, one.obs_size, one.cost_names) == (horizon, size, ("cost",))
+    one.reset()
+    steps = play(one, 40)
+    assert all(np.isfinite(array).all() for array in steps)
+    other = make(task, seed=0)
+    other.load_state_dict(one.state_dict())
+    assert same(play(one, 20, seed=3), play(other, 20, seed=3))
+    one.close()
+    one.close()
+    other.close()
+
+
+@needs_safety
+def test_a_cost_is_charged():
+    env = make("SafetyHalfCheetahVelocity-v1", horizon=5)
+    env.reset()
+    env._adapters[0].env.unwrapped._velocity_threshold = -100.0
+    assert env.step(np.ones((1, 6))).cost.tolist() == [[1.0]]
+
+
+@needs_safety
+def test_named_costs_and_horizon_of_a_navigation_task():
+    env = make("SafetyPointGoal1-v0", horizon=1500, cost_keys=("cost_hazards", "cost"))
+    env.reset()
+    assert env.horizon == 1500 and play(env, 1)[3].shape == (1, 2)
+    env._adapters[0].env.unwrapped.steps = 1200
+    assert not play(env, 1)[5][0]
+    with pytest.raises(EnvError, match="'cost_vases'.*cost_hazards"):
+        short = make("SafetyPointGoal1-v0", cost_keys=("cost_vases",))
+        short.reset()
+        play(short, 1)
+
+
+@needs_bullet
+@pytest.mark.parametrize("task", ["SafetyCarCircle-v0", "SafetyBallRun-v0", "SafetyBallReach-v0"])
+def test_bullet_safety_gym_depends_on_seed_and_actions_alone(task):
+    outside = random.getstate(), np.random.get_state()[1].copy()
+    one = make(task, 2, seed=1)
+    one.reset()
+    play(one, 330)
+    other = make(task, 2, seed=0)
+    other.load_state_dict(one.state_dict())
+    assert same(play(one, 60, seed=3), play(other, 60, seed=3))
+    assert random.getstate() == outside[0] and np.array_equal(np.random.get_state()[1], outside[1])
+    one.close()
+    one.close()
+    other.close()
+
+
+@needs_bullet
+def test_bullet_pictures():
+    env = make("SafetyBallRun-v0")
+    env.reset()
+    assert env.render_frame().std() > 5
+
+
+@needs_safety
+@pytest.mark.parametrize("task", ["SafetyHalfCheetahVelocity-v1", "SafetyPointGoal1-v0"])
+def test_mujoco_pictures(task):
+    env = make(task)
+    env.reset()
+    try:
+        first = env.render_frame()
+    except EnvError as error:
+        pytest.skip(str(error))
+    env.reset()
+    play(env, 5)
+    second = env.render_frame()
+    assert first.shape == second.shape == (360, 480, 3) and first.std() > 5 and not np.array_equal(first, second)
+    env.close()

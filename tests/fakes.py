@@ -1,0 +1,46 @@
+"""A tiny environment for tests: a point on a line, M costs, truncating or terminating, per-dimension action bounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+
+class Line(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Reward for moving right, cost ``m`` for being right of a threshold; M = ``costs``, episodes of ``horizon`` steps."""
+
+    def __init__(self, costs: int = 1, horizon: int = 20, terminate_at: float | None = None) -> None:
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+        self.action_space = gymnasium.spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([1.0, 10.0], np.float32))
+        self.costs, self.horizon, self.terminate_at = costs, horizon, terminate_at
+        self.closed = False
+        self.actions: list[np.ndarray] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        self.position = float(self.np_random.uniform(-0.1, 0.1))
+        self.time = 0
+        return self._obs(), {}
+
+    def step(self, action: np.ndarray):
+        self.actions.append(np.array(action))
+        self.position += 0.1 * float(action[0])
+        self.time += 1
+        info: dict[str, float] = {}
+        if self.costs:
+            info["cost"] = float(self.position > 0.2)
+        if self.costs > 1:
+            info["cost_energy"] = float(action[1]) / 10.0
+        terminated = self.terminate_at is not None and self.position > self.terminate_at
+        return self._obs(), self.position, terminated, self.time >= self.horizon, info
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _obs(self) -> np.ndarray:
+        return np.array([self.position, self.time / self.horizon, 1.0], np.float32)
+
+
+COST_KEYS = {0: (), 1: ("cost",), 2: ("cost", "cost_energy")}

@@ -1,0 +1,54 @@
+"""Small policies and M-step problems."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cvpo.distributions import Categorical, Gaussian
+
+
+class Net(nn.Module):
+    """Two hidden layers and a head: diagonal, Cholesky or categorical."""
+
+    def __init__(self, kind: str, size: int = 2, obs_size: int = 3, width: int = 32) -> None:
+        super().__init__()
+        self.kind, self.size = kind, size
+        outputs = {"diagonal": 2 * size, "cholesky": size + size * size, "categorical": size}[kind]
+        layers = [nn.Linear(obs_size, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, outputs)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, obs: Tensor):
+        y = self.layers(obs)
+        if self.kind == "categorical":
+            return Categorical(y)
+        mean, rest = y[..., : self.size], y[..., self.size :]
+        if self.kind == "diagonal":
+            return Gaussian(mean, F.softplus(rest) + 1e-3)
+        rest = rest.unflatten(-1, (self.size, self.size))
+        return Gaussian(mean, rest.tril(-1) + torch.diag_embed(F.softplus(rest.diagonal(dim1=-2, dim2=-1)) + 1e-3))
+
+
+class Table(nn.Module):
+    """A mean and a log deviation for each state, [*population, B, D]; observations are not read."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(shape))
+        self.log = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, obs: Tensor):
+        return Gaussian(self.mean, self.log.exp())
+
+
+def problem(policy: nn.Module, obs: Tensor, count: int = 8, sharpness: float = 2.0):
+    """π_old, its parameters, and particles weighted towards a point that depends on the state."""
+    with torch.no_grad():
+        old = policy(obs).detach()
+        old_params = [p.detach().clone() for p in policy.parameters()]
+        if old.kind == "categorical":
+            return old, old_params, None, torch.softmax(old.logits + sharpness * torch.randn_like(old.logits), -1)
+        actions = old.sample(count)
+        score = -(actions - torch.tanh(obs[..., None, :1])).square().sum(-1)
+        return old, old_params, actions, torch.softmax(sharpness * score, -1)

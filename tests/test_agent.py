@@ -1,0 +1,222 @@
+"""The agent: every number of costs, the trust region after every update, exact state, named options, bad input."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import cvpo
+from cvpo.envs import make
+from cvpo.errors import CheckpointError, ConfigError, EnvError
+from cvpo.types import Transition
+from tests.fakes import COST_KEYS, Line
+
+SMALL = dict(
+    critic={"name": "mlp", "hidden": (16, 16)},
+    policy={"name": "diagonal", "hidden": (16, 16)},
+    batch_size=32,
+    particles=8,
+)
+
+
+def line_agent(costs: int = 1, num_envs: int = 1, **options):
+    env = make(lambda: Line(costs), num_envs=num_envs, seed=3, cost_keys=COST_KEYS[costs], horizon=20)
+    given = {**SMALL, "cost_limits": (5.0, 4.0)[:costs], "seed": 1, **options}
+    agent = cvpo.make_agent(env.observation_space, env.action_space, env=env, num_envs=num_envs, **given)
+    return agent, env
+
+
+@pytest.mark.parametrize("costs", [0, 1, 2])
+@pytest.mark.parametrize("estep", ["newton", "slsqp"])
+def test_any_number_of_costs_trains_inside_the_trust_region(costs: int, estep: str):
+    agent, env = line_agent(costs, estep=estep, num_envs=2)
+    ratios, seen = [], []
+
+    def watch(loop):
+        if loop.agent.updates:
+            metrics = loop.means.take()
+            seen.append(metrics)
+            ratios.append(max(value for name, value in metrics.items() if name.startswith("mstep/kl/")))
+
+    cvpo.learn(agent, 300, env, callback=watch, warmup_steps=60, updates_per_step=0.5)
+    assert agent.updates == 120 and len(ratios) == 120
+    assert max(ratios) <= 1.0 + 1e-3
+    assert max(ratios) > 0.5  # the bound is at work
+    for metrics in seen:
+        assert all(np.isfinite(value) for value in metrics.values())
+        assert sum(metrics[f"estep/{name}"] for name in ("ok", "infeasible")) == 1.0
+    assert sum(name.startswith("estep/lam_") for name in seen[-1]) == costs
+
+
+@pytest.mark.parametrize("options", [
+    {},
+    {"fit": "regression", "policy": {"name": "cholesky", "hidden": (16,)}, "buffer": {"name": "nstep", "steps": 3}},
+    {"old_policy": "copy", "normalise_obs": True, "states": "replay", "limit": "q"},
+    {"limit": {"name": "policy", "measure": "critic"}, "estep_critic": "online", "target_policy": "online"},
+])
+def test_state_round_trip_is_bit_identical_over_the_next_updates(tmp_path, options):
+    agent, env = line_agent(2, **options)
+    cvpo.learn(agent, 150, env, warmup_steps=40, updates_per_step=0.3)
+    agent.save(tmp_path / "agent.safetensors")
+    other = cvpo.load(tmp_path / "agent.safetensors")
+    assert other.config == agent.config
+    for _ in range(3):
+        ours, theirs = agent.update(), other.update()
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            assert torch.equal(ours[name], theirs[name]), name
+    for net in ("policy", "old_policy", "critic", "target_critic"):
+        for a, b in zip(getattr(agent, net).parameters(), getattr(other, net).parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_loading_without_the_replay_keeps_the_policy(tmp_path):
+    agent, env = line_agent()
+    cvpo.learn(agent, 60, env, warmup_steps=40)
+    agent.save(tmp_path / "policy.safetensors", replay=False)
+    obs = np.zeros(3, np.float32)
+    np.testing.assert_array_equal(cvpo.CVPO.load(tmp_path / "policy.safetensors").predict(obs)[0], agent.predict(obs)[0])
+    assert (tmp_path / "policy.safetensors").stat().st_size < 300_000
+
+
+def test_actions_reach_the_environment_in_its_own_bounds():
+    agent, env = line_agent()
+    low, high = env.action_space.low, env.action_space.high
+    action, state = agent.predict(np.zeros(3, np.float32), deterministic=True)
+    assert state is None and action.shape == (2,)
+    np.testing.assert_allclose(action, (low + high) / 2, atol=0.2)  # a fresh policy's mean is about 0
+    batch, _ = agent.predict(np.zeros((4, 3), np.float32), deterministic=False)
+    assert batch.shape == (4, 2) and (batch >= low).all() and (batch <= high).all()
+    assert len(np.unique(batch[:, 0])) == 4
+
+
+def test_learn_leaves_the_users_environment_open_and_goes_on():
+    env = Line(1)
+    agent = cvpo.make_agent(env.observation_space, env.action_space, env=env, horizon=20, cost_limits=5.0, **SMALL)
+    assert agent.learn(50, warmup_steps=10) is agent
+    agent.learn(30)
+    assert agent.steps == 80 and not env.closed
+    assert agent.env is env
+    low, high = env.action_space.low, env.action_space.high
+    taken = np.stack(env.actions)
+    assert (taken >= low).all() and (taken <= high).all()
+
+
+def test_a_callback_stops_the_loop():
+    agent, env = line_agent()
+    cvpo.learn(agent, 100, env, callback=lambda loop: loop.agent.steps < 30, warmup_steps=100)
+    assert agent.steps == 30
+
+
+def test_old_policy_follows_as_named():
+    agent, env = line_agent(old_policy="copy", old_period=2)
+    cvpo.learn(agent, 40, env, warmup_steps=40)
+    start = [p.clone() for p in agent.policy.parameters()]
+    agent.update()
+    assert all(torch.equal(a, b) for a, b in zip(agent.old_policy.parameters(), start, strict=True))
+    agent.update()
+    for a, b in zip(agent.old_policy.parameters(), agent.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
+    polyak, env = line_agent(old_tau=0.25)
+    cvpo.learn(polyak, 40, env, warmup_steps=40)
+    before = [p.clone() for p in polyak.old_policy.parameters()]
+    polyak.update()
+    for old, new, current in zip(before, polyak.old_policy.parameters(), polyak.policy.parameters(), strict=True):
+        torch.testing.assert_close(new, old + 0.25 * (current - old))
+
+
+def test_limits_follow_the_episodes_length():
+    agent, _ = line_agent(1, gamma=0.9)
+    assert agent.limit.item() == pytest.approx(5.0 / 20 / 0.1)
+    step = Transition(
+        obs=torch.zeros(1, 3), action=torch.zeros(1, 2), signals=torch.tensor([[0.0], [2.0]]),
+        next_obs=torch.zeros(1, 3), terminated=torch.tensor([False]), truncated=torch.tensor([False]),
+    )
+    for t in range(10):
+        agent.observe(step if t < 9 else cvpo.Transition(
+            step.obs, step.action, step.signals, step.next_obs, torch.tensor([True]), step.truncated))
+    assert agent.limit.item() == pytest.approx(5.0 / 10 / 0.1)  # the mean length is 10 now
+    assert agent.measured.item() == pytest.approx(20.0 / 10 / 0.1)
+
+
+def test_an_infeasible_estep_is_counted_and_survived():
+    agent, env = line_agent(1, limit="q", cost_limits=0.0, limit_kind="discounted")
+    cvpo.learn(agent, 60, env, warmup_steps=40)
+    with torch.no_grad():
+        agent.target_critic.mlp.head.bias[2:] = 10.0  # every action is unsafe in every state
+    metrics = agent.update()
+    assert metrics["estep/infeasible"] == 1.0 and metrics["estep/violation"] > 5.0
+    assert max(v for k, v in metrics.items() if k.startswith("mstep/kl/")) <= 1.0 + 1e-3
+
+
+BOX = gymnasium.spaces.Box(-1.0, 1.0, (3,))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (dict(estep="newtn"), ConfigError, "unknown E-step solver 'newtn'; did you mean 'newton'"),
+        (dict(critic={"name": "mlp", "memberz": 2}), ConfigError, "no option 'memberz'; did you mean 'members'"),
+        (dict(batchsize=3), ConfigError, "no option 'batchsize'; did you mean 'batch_size'"),
+        (dict(cost_limits=-1.0, horizon=9), ConfigError, r"cost_limits has -1.0; allowed: finite numbers >= 0"),
+        (dict(cost_limits=float("nan"), horizon=9), ConfigError, "cost_limits has nan"),
+        (dict(cost_limits=1.0), ConfigError, "horizon is None; an episode cost limit needs"),
+        (dict(gamma=1.0), ConfigError, r"AgentConfig.gamma is 1.0; allowed: a finite number > 0 and < 1"),
+        (dict(limit_kind="epsiode"), ConfigError, "did you mean 'episode'"),
+        (dict(policy="categorical"), ConfigError, "does not fit the action space"),
+        (dict(mstep="full"), None, ""),
+    ],
+)
+def test_bad_arguments_are_named(arguments, error, message):
+    if error is None:
+        cvpo.make_agent(BOX, BOX, **arguments)
+        return
+    with pytest.raises(error, match=message):
+        cvpo.make_agent(BOX, BOX, **arguments)
+
+
+def test_unsupported_spaces_are_named():
+    with pytest.raises(EnvError, match="MultiDiscrete.*allowed: a Box of floats with finite bounds, or Discrete"):
+        cvpo.make_agent(BOX, gymnasium.spaces.MultiDiscrete([2, 3]))
+    with pytest.raises(EnvError, match="unbounded"):
+        cvpo.make_agent(BOX, gymnasium.spaces.Box(-np.inf, np.inf, (2,)))
+    with pytest.raises(EnvError, match="observation space"):
+        cvpo.make_agent(gymnasium.spaces.Graph(BOX, None), BOX)
+
+
+def test_agent_and_environment_must_fit():
+    agent, _ = line_agent(2)
+    with pytest.raises(ConfigError, match="2 costs .* has 1"):
+        agent.learn(10, env=make(lambda: Line(1), horizon=20))
+    with pytest.raises(ConfigError, match="no environment"):
+        cvpo.make_agent(BOX, BOX).learn(10)
+
+
+def test_non_finite_steps_are_refused_before_they_are_stored():
+    agent, _ = line_agent()
+    good = dict(
+        obs=torch.zeros(1, 3), action=torch.zeros(1, 2), signals=torch.zeros(2, 1), next_obs=torch.zeros(1, 3),
+        terminated=torch.tensor([False]), truncated=torch.tensor([False]),
+    )
+    for name in ("obs", "signals", "next_obs", "action"):
+        bad = {**good, name: torch.full_like(good[name], torch.nan)}
+        with pytest.raises(EnvError, match=f"transition.{name} has a non-finite value at step 0"):
+            agent.observe(Transition(**bad))
+    assert len(agent.store) == 0 and agent.steps == 0
+
+
+def test_a_damaged_file_is_a_clear_error(tmp_path):
+    agent, _ = line_agent()
+    path = tmp_path / "agent.safetensors"
+    agent.save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        cvpo.load(path)
+    path.write_bytes(content[:-10] + bytes(b ^ 1 for b in content[-10:]))
+    with pytest.raises(CheckpointError, match="damaged"):
+        cvpo.load(path)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        cvpo.load(tmp_path / "nothing")

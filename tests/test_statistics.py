@@ -1,0 +1,80 @@
+"""Episode statistics against direct sums over recorded episodes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cvpo.statistics import EpisodeStatistics
+
+GAMMA = 0.95
+
+
+def play(statistics: EpisodeStatistics, steps: int, lengths: tuple[int, int] = (5, 8), seed: int = 0):
+    """Random signals [S=3,N=2]; the episodes [(signals [T,S], first obs)] in the order they end."""
+    rng = np.random.default_rng(seed)
+    open_episodes: list[list[np.ndarray]] = [[], []]
+    starts: list[np.ndarray] = [np.zeros(1)] * 2
+    expected, found = [], []
+    for t in range(steps):
+        obs, action = rng.normal(size=(2, 4)).astype(np.float32), rng.normal(size=(2, 1)).astype(np.float32)
+        signals = rng.normal(size=(3, 2))
+        done = np.array([(t + 1) % length == 0 for length in lengths])
+        for n in range(2):
+            if not open_episodes[n]:
+                starts[n] = obs[n]
+            open_episodes[n].append(signals[:, n])
+            if done[n]:
+                expected.append((np.stack(open_episodes[n]), starts[n]))
+                open_episodes[n] = []
+        found.extend(statistics.add(obs, action, signals, done))
+    return expected, found
+
+
+def fresh() -> EpisodeStatistics:
+    return EpisodeStatistics(num_envs=2, obs_size=4, action_size=1, signals=3, gamma=GAMMA, keep=4)
+
+
+def test_sums_lengths_and_starts():
+    statistics = fresh()
+    expected, found = play(statistics, 40)
+    assert len(found) == len(expected) == 13 == statistics.count
+    for (signals, start), episode in zip(expected, found, strict=True):
+        np.testing.assert_allclose(episode.total, signals.sum(0))
+        np.testing.assert_allclose(episode.discounted, (GAMMA ** np.arange(len(signals))) @ signals)
+        assert episode.length == len(signals)
+        np.testing.assert_array_equal(episode.obs, start)
+
+
+def test_measured_cost_of_the_newest_episodes():
+    statistics = fresh()
+    assert statistics.measured_cost("episode", terminates=False) is None
+    expected, _ = play(statistics, 40)
+    newest = [signals for signals, _ in expected[-4:]]
+    rate = np.mean([s[:, 1:].sum(0) for s in newest], 0) / np.mean([len(s) for s in newest])
+    np.testing.assert_allclose(statistics.measured_cost("episode", terminates=False), rate / (1 - GAMMA))
+    discounted = np.mean([(GAMMA ** np.arange(len(s))) @ s[:, 1:] for s in newest], 0)
+    np.testing.assert_allclose(statistics.measured_cost("discounted", terminates=False), discounted)
+    assert statistics.mean_length() == pytest.approx(np.mean([len(s) for s in newest]))
+
+
+def test_state_round_trip_in_the_middle_of_episodes():
+    statistics, other = fresh(), fresh()
+    play(statistics, 17)
+    other.load_state_dict(statistics.state_dict())
+    _, ours = play(statistics, 20, seed=1)
+    _, theirs = play(other, 20, seed=1)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a.total, b.total)
+        np.testing.assert_array_equal(a.discounted, b.discounted)
+        assert a.length == b.length
+    assert statistics.count == other.count
+
+
+def test_interrupt_forgets_unfinished_episodes():
+    statistics = fresh()
+    play(statistics, 3)
+    statistics.interrupt()
+    expected, found = play(statistics, 40)
+    for (signals, _), episode in zip(expected, found, strict=True):
+        np.testing.assert_allclose(episode.total, signals.sum(0))
