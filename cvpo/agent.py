@@ -302,7 +302,8 @@ class CVPO:
             to_q_scale(c, config.limit_kind, config.gamma, length, terminates=terminates) for c in config.cost_limits
         ]
         self.limit = torch.tensor(limits, dtype=torch.float64, device=self.device)
-        measured = self.statistics.measured_cost(config.limit.measure or "episode", terminates=terminates)
+        kind = "discounted" if config.limit.measure == "discounted" else "episode"
+        measured = self.statistics.measured_cost(kind, terminates=terminates)
         # Before the first episode ends nothing is known of J_c: no slack either way.
         self.measured = self.limit if measured is None else torch.as_tensor(measured, device=self.device)
 

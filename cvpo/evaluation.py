@@ -22,7 +22,7 @@ class Evaluation:
     lengths: np.ndarray
 
     def summary(self) -> dict[str, float]:
-        """Means and standard deviations by name: ``return``, ``return_std``, ``cost_<m>``, ``cost_<m>_std``, ``length``."""
+        """Means and standard deviations by name: ``return``, ``cost_<m>``, each with ``_std``, and mean ``length``."""
         plain = {
             "return": float(self.returns.mean()),
             "return_std": float(self.returns.std()),

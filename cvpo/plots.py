@@ -107,7 +107,7 @@ def draw(task: str, groups: Sequence[Group]) -> Any:
         axis.grid(alpha=0.3)
         if axis.get_legend_handles_labels()[1]:
             axis.legend(fontsize="small")
-    figure.suptitle(f"{task} (lines: mean; bands: lowest to highest run)")
+    figure.suptitle(f"{task}: evaluation (line; band: lowest to highest run) and training episodes (dotted)")
     return figure
 
 
@@ -135,14 +135,13 @@ def plot(paths: Sequence[Path], output: Path) -> list[Path]:
 def _curve(axis: Any, each: Group, name: str, colour: str) -> None:
     """Evaluation as a line with a band, training as a thin dotted line."""
     runs = f"{len(each.runs)} run" + ("s" if len(each.runs) > 1 else "")
-    for source, style, label in (("training", ":", None), ("evaluation", "-", f"{each.label} ({runs})")):
-        band = each.band(f"{source}/{name}")
-        if band is None:
-            continue
-        steps, mean, low, high = band
-        marker = "." if source == "evaluation" else None
-        axis.plot(steps, mean, style, color=colour, linewidth=1 if label is None else 1.6, marker=marker, label=label)
-        if label is not None and len(each.runs) > 1:
+    training, evaluation = each.band(f"training/{name}"), each.band(f"evaluation/{name}")
+    if training is not None:
+        axis.plot(*training[:2], ":", color=colour, linewidth=1)
+    if evaluation is not None:
+        steps, mean, low, high = evaluation
+        axis.plot(steps, mean, color=colour, marker=".", label=f"{each.label} ({runs})")
+        if len(each.runs) > 1:
             axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
 
 

@@ -27,11 +27,11 @@ def _eval(
 
     With --video, one episode of the mode is filmed as well, where the task can render.
     """
-    step, found = review.scores(run, episodes, seed=seed, warn=_warn)
-    print_scores(found, f"{run}: step {step}")
     if video is not None:
         frames = review.film(run, video, seed=seed)
         print(f"{video}: {frames} frames")
+    step, found = review.scores(run, episodes, seed=seed, warn=_warn)
+    print_scores(found, f"{run}: step {step}")
     return 0
 
 

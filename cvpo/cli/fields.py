@@ -20,6 +20,12 @@ _SIMPLE = (int, float, bool, str, type(None), Path)
 _SEQUENCES = (tuple, list, set, frozenset)
 
 
+def option(hint: Any, text: str, called: str | None = None) -> Any:
+    """``hint`` with help and, where ``called`` is given, the flag's own name."""
+    annotated: Any = Annotated
+    return annotated[hint, tyro.conf.arg(name=called, help=text)]
+
+
 def flag_type(hint: Any) -> Any:
     """``hint`` as far as a flag can hold it: unions lose the members that no text stands for (a callable, say); what
     is left without any is read as a Python literal, or else as a string."""
@@ -80,7 +86,7 @@ def flag(cls: type, name: str, default: Any = dataclasses.MISSING, *, called: st
 
     ``called`` is the flag's own name. Without ``default`` the flag must be given.
     """
-    hint = Annotated[flag_type(hints_of(cls).get(name, Any)), tyro.conf.arg(help=help_of(cls, name))]
+    hint = option(flag_type(hints_of(cls).get(name, Any)), help_of(cls, name))
     if default is dataclasses.MISSING:
         return called or name, hint, dataclasses.field()
     value = tuple(default) if isinstance(default, list) else default

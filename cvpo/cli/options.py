@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING
-from typing import Annotated, Any
+from typing import Any
 
 import attrs
 import tyro
 
 from cvpo.assembly import DEFAULTS, FAMILIES
-from cvpo.cli.fields import description_of, flag, literal
+from cvpo.cli.fields import description_of, flag, literal, option
 from cvpo.config import AgentConfig
 from cvpo.errors import ConfigError
 from cvpo.presets import preset
@@ -51,7 +51,7 @@ def parse(argv: Sequence[str]) -> tuple[dict[str, Any], str | None]:
     raises ConfigError for a component or an option of it that does not exist."""
     choices = first_pass(argv)
     parts = {family: part_options(family, choices) for family in FAMILIES}
-    parsed = tyro.cli(build_record(choices, parts), args=choices.flags, prog="cvpo train")
+    parsed: Any = tyro.cli(build_record(choices, parts), args=choices.flags, prog="cvpo train")
 
     options: dict[str, Any] = {"env": choices.base["env"]}
     for title in SCALARS:
@@ -110,16 +110,17 @@ def part_options(family: str, choices: Choices) -> dict[str, Any]:
 
 def build_record(choices: Choices, parts: Mapping[str, Mapping[str, Any]]) -> type:
     """The record that tyro fills: where to, scalars of run, schedule and agent, and name and options of each part."""
+    unprefixed: Any = tyro.conf.OmitArgPrefixes
     fields: list[Any] = [
-        ("config", _option(str | None, CONFIG_HELP), None),
-        ("run", _option(str | None, "the run folder, new or empty (None: runs/TASK/seed-SEED-TIME)"), None),
+        ("config", option(str | None, CONFIG_HELP), None),
+        ("run", option(str | None, "the run folder, new or empty (None: runs/TASK/seed-SEED-TIME)"), None),
     ]
     for family, options in parts.items():
         text = f"{FAMILIES[family].family}: {', '.join(FAMILIES[family].names())}"
-        fields.append((f"{family}_name", _option(str, text, family), options["name"]))
+        fields.append((f"{family}_name", option(str, text, family), options["name"]))
     for title, (cls, names) in SCALARS.items():
         held = [flag(cls, name, choices.base.get(name, _default(cls, name))) for name in names]
-        fields.append((title, tyro.conf.OmitArgPrefixes[_record(title, description_of(cls), held)]))
+        fields.append((title, unprefixed[_record(title, description_of(cls), held)]))
     for family, options in parts.items():
         cls = FAMILIES[family].get(options["name"])
         init = [field for field in attrs.fields(cls) if field.init]
@@ -137,7 +138,3 @@ def _record(name: str, doc: str, fields: list[Any]) -> type:
 
 def _default(cls: type, name: str) -> Any:
     return getattr(attrs.fields(cls), name).default
-
-
-def _option(hint: Any, text: str, called: str | None = None) -> Any:
-    return Annotated[hint, tyro.conf.arg(name=called, help=text)]

@@ -33,10 +33,9 @@ def print_scores(scores: Sequence[Score], title: str) -> None:
     limits = scores[0].limits
     for m, limit in enumerate(limits):
         name = "cost" if len(limits) == 1 else f"cost {m}"
-        table.add_column(name, justify="right")
+        table.add_column(name if limit is None else f"{name} (limit {limit:g})", justify="right")
         if limit is not None:
-            table.add_column("limit", justify="right")
-            table.add_column("within limit")
+            table.add_column("within")
     for score in scores:
         cells = [
             score.policy,
@@ -47,10 +46,10 @@ def print_scores(scores: Sequence[Score], title: str) -> None:
         for cost, std, limit, within in zip(score.costs, score.cost_stds, limits, score.within, strict=True):
             cells.append(f"{cost:.4g} ± {std:.3g}")
             if limit is not None:
-                cells += [f"{limit:g}", "yes" if within else "no"]
+                cells.append("yes" if within else "no")
         table.add_row(*cells)
     console = Console()
     if not console.is_terminal:
-        # A file or a pipe has no width of its own.
-        console = Console(width=max(120, console.width))
+        # A file or a pipe has no width to keep to.
+        console = Console(width=200)
     console.print(table)

@@ -20,10 +20,8 @@ def main(argv: list[str]) -> int:
     config = from_options(options)
     path = default_path(config) if folder is None else Path(folder)
     check_new(path)
-    progress = for_terminal()
-    progress.note(f"run folder {path}")
     with saying_what_was_saved(path):
-        return finish(train(config, path, progress=progress))
+        return finish(train(config, path, progress=for_terminal()))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cvpo.errors import ConfigError, suggest
 from cvpo.registry import Registry
-from cvpo.validators import one_of
+from cvpo.validators import number, one_of
 
 LIMIT_KINDS = ("episode", "discounted", "step")
 
@@ -41,7 +41,7 @@ def to_q_scale(limit: float, kind: str, gamma: float, horizon: float, *, termina
 class CostLimit(Protocol):
     """What the E-step's cost limit is, given the Q-values of its own states and actions."""
 
-    measure: str | None
+    measure: str
 
     def threshold(self, q_cost: Tensor, prior: Tensor | None, limit: Tensor, measured: Tensor, gamma: float) -> Tensor:
         """The limit [...,M] for ``E_w[Q_c]``.
@@ -61,7 +61,7 @@ class QLimit:
     """
 
     summary: ClassVar[str] = "the paper's: mean of E_w[Q_c] over the E-step's states below the limit"
-    measure: ClassVar[str | None] = None
+    measure: ClassVar[str] = "states"
 
     def threshold(self, q_cost: Tensor, prior: Tensor | None, limit: Tensor, measured: Tensor, gamma: float) -> Tensor:
         """``d``; see :class:`CostLimit`."""
@@ -70,20 +70,25 @@ class QLimit:
 
 @attrs.frozen
 class PolicyLimit:
-    """``E_b E_w[Q_c] <= E_b E_p[Q_c] + (1−γ)(d − J_c)``: the performance-difference form.
+    """``E_b E_w[Q_c] <= E_b E_p[Q_c] + (1−γ) κ (d − J_c)``: the performance-difference form.
 
     The advantage of the step is bounded by the policy's own slack, so that J_c <= d at any fixed point, for any
     full-support states, and the constraint is feasible whenever a step towards safety is small. ``measure`` says what
     J_c is: ``"episode"``, the mean realised episode cost, converted as the limit is (all steps of an episode count
-    alike); ``"discounted"``, the mean realised discounted cost from the episode's start; ``"critic"``, the critic's
-    value at recent episode starts. Source: Kakade & Langford (2002), lemma 6.1; Achiam et al. (2017), corollary 2.
+    alike): unbiased, but as late as episodes are long; ``"discounted"``, the mean realised discounted cost from the
+    episode's start; ``"critic"``, the critic's value at recent episode starts; ``"states"``, the critic's own
+    E_b E_p[Q_c], for states of the policy's own episodes the cost per step over 1−γ: at once, but with the critic's
+    bias. ``rate`` κ in (0, 1] is the share of the slack that one step may use: 1 is the theorem's; a measurement that
+    is W updates old asks for about the same correction W times, and a small κ keeps that from overshooting. The fixed
+    point is the same for every κ. Source: Kakade & Langford (2002), lemma 6.1; Achiam et al. (2017), corollary 2.
     """
 
-    measure: str = attrs.field(default="episode", validator=one_of(("episode", "discounted", "critic")))
+    measure: str = attrs.field(default="episode", validator=one_of(("episode", "discounted", "critic", "states")))
+    rate: float = attrs.field(default=0.1, validator=number(gt=0, le=1))
 
     summary: ClassVar[str] = "performance difference: the step's cost advantage below the policy's own slack"
 
     def threshold(self, q_cost: Tensor, prior: Tensor | None, limit: Tensor, measured: Tensor, gamma: float) -> Tensor:
-        """``E_b E_p[Q_c] + (1−γ)(d − J_c)``; see :class:`CostLimit`."""
+        """``E_b E_p[Q_c] + (1−γ) κ (d − J_c)``; see :class:`CostLimit`."""
         own = (q_cost.mean(-1) if prior is None else (prior.unsqueeze(-3) * q_cost).sum(-1)).mean(-1)
-        return own + (1.0 - gamma) * (limit - measured)
+        return own + (1.0 - gamma) * self.rate * (limit - (own if self.measure == "states" else measured))

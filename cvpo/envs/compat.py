@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
@@ -115,17 +115,22 @@ def _seeds(seed: int, count: int) -> Iterator[int]:
         yield int(word)
 
 
+def making(package: str) -> contextlib.AbstractContextManager[None]:
+    """What has to hold while an environment of ``package`` is made."""
+    if package == "bullet_safety_gym":
+        from cvpo.envs import bullet
+
+        return bullet.making()
+    return contextlib.nullcontext()
+
+
 def adapt(env: gymnasium.Env, horizon: int | None = None) -> gymnasium.Env:
     """``env`` with what its package needs to be deterministic and drawn; other environments unchanged."""
     package = type(env.unwrapped).__module__.partition(".")[0]
-    wrappers: dict[str, Callable[[], gymnasium.Env]] = {
-        "safety_gymnasium": lambda: SafetyGymnasiumTask(env, horizon),
-        "bullet_safety_gym": lambda: _bullet(env),
-    }
-    return wrappers[package]() if package in wrappers else env
+    if package == "safety_gymnasium":
+        return SafetyGymnasiumTask(env, horizon)
+    if package == "bullet_safety_gym":
+        from cvpo.envs.bullet import BulletTask
 
-
-def _bullet(env: gymnasium.Env) -> gymnasium.Env:
-    from cvpo.envs.bullet import BulletTask
-
-    return BulletTask(env)
+        return BulletTask(env)
+    return env

@@ -40,11 +40,9 @@ def make(
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError(f"{name} is {value!r}; allowed: an integer >= {least}")
     keys = check_cost_keys(cost_keys)
-    if isinstance(task, (list, tuple)):
-        sources = [Source(each, horizon, options) for each in task]
-        num_envs = len(sources)
-    else:
-        sources = [Source(task, horizon, options)] * num_envs
+    tasks: list[Any] = list(task) if isinstance(task, (list, tuple)) else [task] * num_envs
+    sources = [Source(each, horizon, options) for each in tasks]
+    num_envs = len(sources)
     for source in sources:
         if not (isinstance(source.task, (str, gymnasium.Env)) or callable(source.task)):
             raise ConfigError(

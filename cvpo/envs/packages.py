@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import os
 import re
 import sys
-from collections.abc import Iterator
 
 import attrs
 
@@ -40,7 +37,7 @@ class TaskPackage:
         if self.module in sys.modules:
             return
         try:
-            with array_defaults(self.module), _stdout_discarded():
+            with array_defaults(self.module):
                 importlib.import_module(self.module)
         except Exception as error:  # noqa: BLE001 - a half-compatible set of versions fails in many ways
             lines = "".join(f"\n    {line}" for line in self.install_lines)
@@ -80,22 +77,3 @@ def package_of(task: str) -> TaskPackage | None:
     if _BULLET_NAME.fullmatch(task):
         return BULLET_SAFETY_GYM
     return SAFETY_GYMNASIUM if task.startswith("Safety") else None
-
-
-@contextlib.contextmanager
-def _stdout_discarded() -> Iterator[None]:
-    """PyBullet prints its build time from C on import; it has no place in a table that is piped on."""
-    try:
-        sys.stdout.flush()
-        saved = os.dup(1)
-    except (OSError, AttributeError):
-        yield
-        return
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 1)
-        yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(null)
-        os.close(saved)

@@ -13,7 +13,7 @@ import gymnasium
 from gymnasium.wrappers import TimeLimit
 
 from cvpo.envs.builtin import register
-from cvpo.envs.compat import FiveTuple, adapt
+from cvpo.envs.compat import FiveTuple, adapt, making
 from cvpo.envs.packages import package_of
 from cvpo.errors import ConfigError, EnvError
 
@@ -74,7 +74,8 @@ class Source:
         if "max_episode_steps" in self.options:
             raise ConfigError("max_episode_steps is called horizon here; pass horizon=<steps>")
         try:
-            env = gymnasium.make(spec, disable_env_checker=True, **self.options)
+            with making(str(spec.entry_point).partition(".")[0]):
+                env = gymnasium.make(spec, disable_env_checker=True, **self.options)
         except (TypeError, ValueError, AssertionError) as error:
             raise ConfigError(f"task {task!r} cannot be made with {dict(self.options)}: {error}") from error
         return _limited(adapt(env, horizon), horizon), horizon

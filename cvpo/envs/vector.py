@@ -97,9 +97,7 @@ class VectorEnv(abc.ABC):
 class Serial(VectorEnv):
     """Environments stepped one after another in this process, numbered from ``first``."""
 
-    def __init__(
-        self, sources: Sequence[Source], cost_keys: tuple[str, ...], seed: int = 0, first: int = 0
-    ) -> None:
+    def __init__(self, sources: Sequence[Source], cost_keys: tuple[str, ...], seed: int = 0, first: int = 0) -> None:
         self.num_envs, self.seed, self.cost_names = len(sources), seed, cost_keys
         self._adapters: list[Adapter] = []
         try:

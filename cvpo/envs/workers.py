@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
@@ -18,6 +19,8 @@ from cvpo.envs.spaces import ActionDoor
 from cvpo.envs.vector import Serial, Step, VectorEnv, check_actions, split_state
 from cvpo.errors import ConfigError, CvpoError, WorkerError
 
+# Seconds that workers are given to close their environments before they are killed.
+PATIENCE = 2.0
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -29,9 +32,7 @@ class Workers(VectorEnv):
     either, all workers are stopped. Workers end when this process does, however it ends.
     """
 
-    def __init__(
-        self, sources: Sequence[Source], cost_keys: tuple[str, ...], seed: int = 0, workers: int = 1
-    ) -> None:
+    def __init__(self, sources: Sequence[Source], cost_keys: tuple[str, ...], seed: int = 0, workers: int = 1) -> None:
         self.num_envs, self.seed, self.cost_names = len(sources), seed, cost_keys
         if not all(source.owned for source in sources):
             raise ConfigError("environments that exist already cannot move to workers; pass a name or a function")
@@ -79,11 +80,9 @@ class Workers(VectorEnv):
             with contextlib.suppress(OSError):
                 pipe.send(None)
             pipe.close()
+        deadline = time.monotonic() + PATIENCE
         for process in processes:
-            process.join(5.0)
-            if process.is_alive():
-                process.terminate()
-                process.join(1.0)
+            process.join(max(deadline - time.monotonic(), 0.0))
             if process.is_alive():
                 process.kill()
                 process.join()

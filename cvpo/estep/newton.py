@@ -17,7 +17,7 @@ from cvpo.validators import number
 FIRST_STRIDE, LEAST_STRIDE, MOST_STRIDE = 10.0, 1.2, 1e4
 """Largest factor by which one step lowers η: adapted, for kinks of the dual have width η and λ must follow them."""
 CENTRED, LOST, SLOW = 0.5, 10.0, 1.0
-LEAST_DAMPING, REJECTED_DAMPING, MOST_DAMPING = 1e-16, 1e-3, 1e8
+LEAST_DAMPING, REJECTED_DAMPING, MOST_DAMPING = 1e-16, 1e-6, 1e8
 NOISE = 1e-14
 """Relative change of g below which two points cannot be told apart by g."""
 
@@ -92,10 +92,11 @@ def step(task: Task, state: State, tolerance: float) -> State:
     new_spread = _spread(task, trial, new.gradient, new.hessian)
     noise = NOISE * (eta[:, 0] + task.size[:, 0] + (x[:, 1:] * (task.size[:, 1:] + task.limit.abs())).sum(1))
     drop = value - new.value
-    fine = torch.where(drop.abs() <= noise, torch.maximum(new_error, new_residual) < torch.maximum(error, residual), drop > 0)
+    nearer = (torch.maximum(new_error, new_residual) < torch.maximum(error, residual)) | (new_spread < 0.5 * spread)
+    fine = torch.where(drop.abs() <= noise, nearer, drop > 0)
     lost = (trial[:, 0] < 0.7 * eta[:, 0]) & (new_spread > LOST) & (new_residual > residual)
     accept = fine & ~lost & ~done
-    calmer, wilder = (damping * 0.1).clamp(min=LEAST_DAMPING), (damping * 10).clamp(min=REJECTED_DAMPING)
+    calmer, wilder = (damping * 0.1).clamp(min=LEAST_DAMPING), (damping * 30).clamp(min=REJECTED_DAMPING)
     longer = torch.where(spread > CENTRED, stride, stride * 3).clamp(max=MOST_STRIDE)
     take = accept.unsqueeze(1)
     state = State(

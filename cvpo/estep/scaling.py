@@ -100,10 +100,13 @@ def scale(problem: DualProblem) -> Scaled:
     unit_cost = torch.where(width[:, 1:] > 0, unit[:, 1:], _filled(spread))
     unit = torch.cat([unit[:, :1], unit_cost], dim=1)
     graded = torch.where(width > 0, width, 1.0) / unit
+    limit = (limit.unsqueeze(-1) - low[:, 1:]).mean(-1)
+    # A constant cost right on its limit: no λ could mend the rounding of the difference.
+    rounding = (width[:, 1:] == 0) & (limit.abs() <= 1e-14 * low[:, 1:].abs().mean(-1))
     return Scaled(
         q=q / unit.view(*unit.shape, 1, 1),
         log_prior=log_prior,
-        limit=(limit.unsqueeze(-1) - low[:, 1:]).mean(-1) / unit_cost,
+        limit=torch.where(rounding, 0.0, limit) / unit_cost,
         epsilon=epsilon,
         unit_reward=unit[:, 0],
         unit_cost=unit_cost,

@@ -101,8 +101,12 @@ def value_at(task: Task, x: Tensor) -> Tensor:
 
 
 def bottom(task: Task, x: Tensor) -> Tensor:
-    """The lower bounds [P,S] around ``x``: large λ lift the floor of η, for z = (Q_r − λᵀQ_c)/η rounds with them."""
-    eta = task.lower[:, 0] + task.slope * (x[:, 1:] * task.size[:, 1:]).sum(1)
+    """The lower bounds [P,S] around ``x``: large λ lift the floor of η, for z = (Q_r − λᵀQ_c)/η rounds with them.
+
+    The lift ends where η·ε would count as an error of its own.
+    """
+    lift = torch.minimum(task.slope * (x[:, 1:] * task.size[:, 1:]).sum(1), 3e-7 * task.units[:, 0] / task.epsilon)
+    eta = torch.maximum(task.lower[:, 0], lift)
     return torch.cat([eta.unsqueeze(1), task.lower[:, 1:]], dim=1)
 
 

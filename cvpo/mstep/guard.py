@@ -55,7 +55,10 @@ def guard(
     high_worst = worst
     best = torch.where(inside.unsqueeze(-1), ratios, 0.0)
     for probe in range(BISECTIONS):
-        t = torch.where(inside, 1.0, low + (high - low) * _fraction(probe, low_worst, high_worst))
+        settled = inside | ~finite | (low_worst >= CLOSE)
+        if early and bool(settled.all()):
+            break
+        t = torch.where(settled, low, low + (high - low) * _fraction(probe, low_worst, high_worst))
         move(t)
         now = measure()
         worst = now.amax(-1)
@@ -63,8 +66,6 @@ def guard(
         low, low_worst = torch.where(good, t, low), torch.where(good, worst, low_worst)
         best = torch.where(good.unsqueeze(-1), now, best)
         high, high_worst = torch.where(good, high, t), torch.where(good, high_worst, worst)
-        if early and bool((inside | ~finite | (low_worst >= CLOSE)).all()):
-            break
     move(low)
     return low, best
 

@@ -36,7 +36,11 @@ class Projection(Protocol):
 
 
 class Fit(Protocol):
-    """Moves a network from π_old towards the projected policy, in place, and never leaves the trust region."""
+    """Moves a network from π_old towards the projected policy, in place, and never leaves the trust region.
+
+    ``old`` and ``old_params`` are π_old on ``obs`` and its parameters, without gradient, and in memory of their own: the
+    parameters of ``policy``, in the same order, change in place.
+    """
 
     def build(self, policy: nn.Module, projection: Projection, population: Sequence[int] = ()) -> FitState:
         """The state it keeps between updates: optimiser and multipliers."""

@@ -3,7 +3,8 @@
 from cvpo.run.config import RunConfig, configure, from_options, read_options
 from cvpo.run.folder import RunFolder
 from cvpo.run.measure import Score
-from cvpo.run.session import Result, load_config, resume, train
+from cvpo.run.session import Result, resume, train
+from cvpo.run.setting import load_config
 
 __all__ = [
     "Result",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
+import torch
 
 from cvpo.assembly import FAMILIES
 from cvpo.config import AgentConfig
@@ -34,6 +35,13 @@ def _parts(options: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in options.items()
         if not (name in FAMILIES and value is None)
     }
+
+
+def _device(instance: Any, attribute: attrs.Attribute[Any], value: str) -> None:
+    try:
+        torch.device(value)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"device is {value!r}; allowed: a device of torch, such as 'cpu' or 'cuda'") from error
 
 
 def _env(instance: Any, attribute: attrs.Attribute[Any], value: dict[str, Any]) -> None:
@@ -83,7 +91,7 @@ class RunConfig:
     steps: int = attrs.field(default=20_000, validator=number(ge=1, integer=True))
     seed: int = attrs.field(default=0, validator=number(ge=0, integer=True))
     threads: int = attrs.field(default=1, validator=number(ge=1, integer=True))
-    device: str = "cpu"
+    device: str = attrs.field(default="cpu", validator=_device)
     schedule: Schedule = attrs.field(factory=Schedule)
 
     eval_every: int = attrs.field(default=5_000, validator=number(ge=0, integer=True))

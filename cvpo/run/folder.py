@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-import cvpo
 from cvpo.checkpoint import CheckpointFolder
 from cvpo.errors import RunError
 from cvpo.run.config import RunConfig, read_options, to_json
-
-PACKAGES = (
-    "torch",
-    "numpy",
-    "scipy",
-    "attrs",
-    "gymnasium",
-    "safety-gymnasium",
-    "bullet-safety-gym",
-    "mujoco",
-    "pybullet",
-)
+from cvpo.run.versions import versions
 
 
 @attrs.frozen
@@ -124,17 +108,6 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
-def versions() -> dict[str, Any]:
-    """What computed the run: interpreter, packages (None where not installed), the commit of a checkout, machine."""
-    found: dict[str, Any] = {"python": sys.version.split()[0], "cvpo": cvpo.__version__, "commit": _commit()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return {**found, "platform": platform.platform(), "processor": _processor(), "cpus": os.cpu_count()}
-
-
 def changed_versions(folder: RunFolder) -> list[str]:
     """``"name: then -> now"`` for everything that differs from when the run was started."""
     try:
@@ -167,28 +140,3 @@ class Lock:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
-
-
-def _commit() -> str | None:
-    """The commit of the source checkout that cvpo is imported from, with ``+`` where files differ from it."""
-    root = Path(cvpo.__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return None
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", "cvpo") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()

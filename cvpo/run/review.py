@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cvpo.agent import CVPO
+from cvpo.errors import ConfigError, DependencyError, RunError
 from cvpo.evaluation import evaluate
 from cvpo.run.config import RunConfig
 from cvpo.run.folder import RunFolder
 from cvpo.run.measure import Score, evaluation_seed, score
 from cvpo.run.recorder import POLICIES
-from cvpo.run.session import build, evaluation_keys, load_config, make_env
+from cvpo.run.setting import build, evaluation_keys, load_config, make_env, torch_threads
+
+FRAMES_PER_SECOND = 20
 
 
 @contextlib.contextmanager
@@ -31,19 +33,14 @@ def opened(
     made = RunFolder(Path(folder))
     config = load_config(made)
     _, tree = made.checkpoints().newest(warn=warn)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
-        with contextlib.closing(
-            make_env(config, copies=copies, cost_keys=evaluation_keys(config), **env_options)
-        ) as env:
-            agent = build(config, env)
-            # The policy is all that is needed: the replayed transitions stay in the file.
-            replayed = ("store", "source")
-            agent.load_state_dict({name: part for name, part in tree["agent"].items() if name not in replayed})
-            yield config, agent, env
-    finally:
-        torch.set_num_threads(threads)
+    with torch_threads(config.threads), contextlib.closing(
+        make_env(config, copies=copies, cost_keys=evaluation_keys(config), **env_options)
+    ) as env:
+        agent = build(config, env)
+        # The policy is all that is needed: the replayed transitions stay in the file.
+        replayed = ("store", "source")
+        agent.load_state_dict({name: part for name, part in tree["agent"].items() if name not in replayed})
+        yield config, agent, env
 
 
 def scores(
@@ -65,3 +62,38 @@ def scores(
 
         found = [measure(policy, agent, deterministic) for policy, deterministic in POLICIES]
         return agent.steps, (*found, measure("random", None, True))
+
+
+def film(folder: str | os.PathLike[str], path: str | os.PathLike[str], *, seed: int | None = None) -> int:
+    """Write one episode of the policy's mode to the video ``path`` (.gif, or .mp4 where ffmpeg is); its frames.
+
+    Raises EnvError where the task cannot be drawn, DependencyError for a missing package, RunError where the file
+    cannot be written.
+    """
+    with opened(folder, copies=1, render_mode="rgb_array") as (config, agent, env):
+        obs = env.reset(seed=evaluation_seed(config.seed, agent.steps) if seed is None else seed)
+        # Drawn before the file is opened: a task that cannot be drawn leaves none behind.
+        frame, frames, over = env.render_frame(), 0, False
+        try:
+            with contextlib.closing(_writer(Path(path))) as writer:
+                while not over:
+                    writer.append_data(frame)
+                    frames += 1
+                    step = env.step(agent.act(obs, deterministic=True).cpu().numpy())
+                    obs, over = step.obs, bool(step.terminated[0] | step.truncated[0])
+                    frame = frame if over else env.render_frame()
+        except OSError as error:
+            raise RunError(f"video {path} could not be written: {error.strerror or error}") from error
+    return frames
+
+
+def _writer(path: Path) -> Any:
+    if path.suffix not in (".gif", ".mp4"):
+        raise ConfigError(f"video {path} ends in {path.suffix!r}; allowed: .gif, .mp4")
+    try:
+        import imageio.v2 as imageio
+    except ImportError as error:
+        raise DependencyError("videos need imageio: pip install 'cvpo[train]'") from error
+    if path.suffix == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise DependencyError(f"video {path} needs ffmpeg: pip install 'imageio[ffmpeg]', or name a .gif file")
+    return imageio.get_writer(path, fps=FRAMES_PER_SECOND)

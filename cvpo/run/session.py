@@ -13,18 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import torch
 
-from cvpo import envs
-from cvpo.agent import CVPO
-from cvpo.assembly import describe, make_agent
 from cvpo.errors import CheckpointError, RunError
 from cvpo.progress import Progress, Silent
 from cvpo.run import folder as folders
-from cvpo.run.config import RunConfig, from_options, to_json
+from cvpo.run.config import RunConfig, to_json
 from cvpo.run.folder import Lock, RunFolder
 from cvpo.run.measure import Score
 from cvpo.run.recorder import Recorder
+from cvpo.run.setting import build, load_config, resolved, setting
 from cvpo.train import Loop
 
 
@@ -52,10 +49,11 @@ def train(
     """
     path = folders.default_path(config) if folder is None else Path(folder)
     folders.check_new(path)
-    with _setting(config) as (env, eval_env):
-        agent = build(config, env)
-        made = folders.create(path, resolved(config, agent, env).plain())
-        return _run(config, made, agent, env, eval_env, progress or Silent(), resume=False)
+    with setting(config) as (env, eval_env):
+        # Everything that can be wrong with the configuration is found before there is a folder.
+        loop = Loop(build(config, env), env, config.schedule)
+        made = folders.create(path, resolved(config, loop.agent).plain())
+        return _run(config, made, loop, eval_env, progress or Silent(), resume=False)
 
 
 def resume(
@@ -73,89 +71,18 @@ def resume(
         config = attrs.evolve(config, steps=steps)
     for change in folders.changed_versions(made):
         warnings.warn(f"the run may not continue bit for bit: {change}", stacklevel=2)
-    with _setting(config) as (env, eval_env):
-        agent = build(config, env)
-        return _run(config, made, agent, env, eval_env, progress or Silent(), resume=True)
-
-
-def load_config(folder: RunFolder) -> RunConfig:
-    """The configuration that a run was made with. Raises RunError where ``folder`` is no run folder."""
-    return from_options(folder.options())
-
-
-def build(config: RunConfig, env: Any) -> CVPO:
-    """The agent of a run."""
-    return make_agent(
-        env.observation_space,
-        env.action_space,
-        horizon=env.horizon,
-        num_envs=config.num_envs,
-        seed=config.seed,
-        device=config.device,
-        **config.agent,
-    )
-
-
-def resolved(config: RunConfig, agent: CVPO, env: Any) -> RunConfig:
-    """``config`` with everything explicit that environment and agent filled in."""
-    parts = describe(agent.config)
-    keys = config.cost_keys if not agent.config.cost_limits else tuple(env.cost_names)
-    return attrs.evolve(
-        config,
-        horizon=env.horizon,
-        cost_keys=keys,
-        agent={name: value for name, value in parts.items() if name != "horizon"},
-    )
-
-
-def make_env(config: RunConfig, *, copies: int, cost_keys: Any, **options: Any) -> Any:
-    """Copies of the task's environment; ``options`` are added to the run's own."""
-    return envs.make(
-        config.task,
-        num_envs=copies,
-        seed=config.seed,
-        workers=min(config.workers, copies),
-        cost_keys=cost_keys,
-        horizon=config.horizon,
-        **{**config.env, **options},
-    )
-
-
-def training_keys(config: RunConfig) -> Any:
-    """Which costs training looks at: none where there is no limit."""
-    limits = config.agent.get("cost_limits", ())
-    return config.cost_keys if limits not in ((), None) else ()
-
-
-def evaluation_keys(config: RunConfig) -> Any:
-    """Which costs evaluation reports: named ones even where training has no limit."""
-    return training_keys(config) if config.cost_keys is None else config.cost_keys
-
-
-@contextlib.contextmanager
-def _setting(config: RunConfig) -> Iterator[tuple[Any, Any]]:
-    """Training and evaluation environments, with torch's thread count as configured; all undone on leaving."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
-        with contextlib.ExitStack() as stack:
-            env = make_env(config, copies=config.num_envs, cost_keys=training_keys(config))
-            stack.callback(env.close)
-            copies = min(config.eval_envs, config.eval_episodes)
-            eval_env = make_env(config, copies=copies, cost_keys=evaluation_keys(config))
-            stack.callback(eval_env.close)
-            yield env, eval_env
-    finally:
-        torch.set_num_threads(threads)
+    with setting(config) as (env, eval_env):
+        loop = Loop(build(config, env), env, config.schedule)
+        return _run(config, made, loop, eval_env, progress or Silent(), resume=True)
 
 
 def _run(
-    config: RunConfig, folder: RunFolder, agent: CVPO, env: Any, eval_env: Any, progress: Progress, *, resume: bool
+    config: RunConfig, folder: RunFolder, loop: Loop, eval_env: Any, progress: Progress, *, resume: bool
 ) -> Result:
+    agent, recorder = loop.agent, None
     lock = Lock(folder)
-    recorder = None
+    progress.note(f"run folder {folder.path}")
     try:
-        loop = Loop(agent, env, config.schedule)
         saved = _newest(folder, config, progress) if resume else None
         if saved is not None:
             agent.load_state_dict(saved["agent"])

@@ -131,11 +131,13 @@ def test_policy_limit_is_the_performance_difference():
     q_cost = torch.rand(2, 5, 4, dtype=torch.float64)
     prior = torch.softmax(torch.randn(5, 4, dtype=torch.float64), -1)
     limit, measured = torch.tensor([1.0, 2.0]).double(), torch.tensor([0.5, 3.0]).double()
-    component = critics.limits.create("policy")
+    component = critics.limits.create("policy", measure="episode", rate=1.0)
     value = component.threshold(q_cost, None, limit, measured, 0.9)
     torch.testing.assert_close(value, q_cost.mean((-1, -2)) + 0.1 * torch.tensor([0.5, -1.0]).double())
     weighted = component.threshold(q_cost, prior, limit, measured, 0.9)
     torch.testing.assert_close(weighted, (q_cost * prior).sum(-1).mean(-1) + 0.1 * torch.tensor([0.5, -1.0]).double())
+    own = critics.limits.create("policy", measure="states", rate=0.5).threshold(q_cost, None, limit, measured, 0.9)
+    torch.testing.assert_close(own, 0.95 * q_cost.mean((-1, -2)) + 0.05 * limit)
     assert torch.equal(critics.limits.create("q").threshold(q_cost, None, limit, measured, 0.9), limit)
 
 

@@ -2,8 +2,8 @@
 
 Let s_t = u·v_t. From rest and with thrust at most 1, s_t <= r_t = 1 − (1 − LAG)^t, and the cost of a step is at least
 c(s_t), c convex. Without the dynamics but with s_t <= r_t, the Lagrangian is separable and its maximiser is
-s_t = min(r_t, s) with one speed s for all steps. That sequence also obeys the dynamics (accelerate fully, then thrust s),
-so it is the optimum: s is the root of Σ c(min(r_t, s)) = limit.
+s_t = min(r_t, s) with one speed s for all steps. That sequence also obeys the dynamics (accelerate fully, then keep the
+speed), so it is the optimum: s is the root of Σ c(min(r_t, s)) = limit.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def best_return(limit: float) -> float:
 
 def conic_best_return(limits: tuple[float, ...], headings: int) -> float:
     """The same by a second-order cone program over velocities and thrusts in the plane, one run for each of equally
-    spaced headings, costs averaged over them; ``limits`` for one or for two costs. Needs cvxpy."""
+    spaced headings, costs averaged over them; ``limits`` for one or for two costs, infinite for none. Needs cvxpy."""
     import cvxpy as cp
 
     angles = (np.arange(headings) + 0.5) * 2 * np.pi / headings
@@ -57,6 +57,6 @@ def conic_best_return(limits: tuple[float, ...], headings: int) -> float:
         cp.sum_squares(cp.pos((rows[2] - Sprint.FREE) / (1 - Sprint.FREE))) / headings,
         cp.sum_squares(cp.pos(rows[0])) / headings,
     ]
-    constraints += [cost <= limit for cost, limit in zip(costs, limits, strict=False)]
+    constraints += [cost <= limit for cost, limit in zip(costs, limits, strict=False) if limit < np.inf]
     gain = cp.multiply(np.cos(angles)[:, None], x) + cp.multiply(np.sin(angles)[:, None], y)
     return float(cp.Problem(cp.Maximize(cp.sum(gain) / headings), constraints).solve(solver=cp.CLARABEL))

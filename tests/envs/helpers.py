@@ -99,7 +99,6 @@ class Dying(Toy):
         return super().step(action)
 
 
-
 def walk() -> gymnasium.Env:
     """A function that makes an environment."""
     return Toy(end_after=7)

@@ -40,7 +40,11 @@ def test_constraints_agree_with_the_pins():
 @pytest.mark.parametrize(
     ("task", "package", "lines"),
     [
-        ("SafetyPointGoal1-v0", SAFETY_GYMNASIUM, ["pip install gymnasium==0.29.1", "pip install --no-deps safety-gym"]),
+        (
+            "SafetyPointGoal1-v0",
+            SAFETY_GYMNASIUM,
+            ["pip install gymnasium==0.29.1", "pip install --no-deps safety-gym"],
+        ),
         ("SafetyCarCircle-v0", BULLET_SAFETY_GYM, ["pip install --no-deps bullet-safety-gym==1.4.0 pybullet==3.2.7"]),
     ],
 )

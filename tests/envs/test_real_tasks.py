@@ -16,7 +16,11 @@ from tests.envs.test_vector import play, same
 needs_safety = pytest.mark.skipif(not importlib.util.find_spec("safety_gymnasium"), reason="no Safety-Gymnasium")
 needs_bullet = pytest.mark.skipif(not importlib.util.find_spec("bullet_safety_gym"), reason="no Bullet-Safety-Gym")
 
-SAFETY = [("SafetyHalfCheetahVelocity-v1", 1000, 17), ("SafetyPointCircle1-v0", 500, 28), ("SafetyPointGoal1-v0", 1000, 60)]
+SAFETY = [
+    ("SafetyHalfCheetahVelocity-v1", 1000, 17),
+    ("SafetyPointCircle1-v0", 500, 28),
+    ("SafetyPointGoal1-v0", 1000, 60),
+]
 
 
 @needs_safety

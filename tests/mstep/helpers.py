@@ -39,7 +39,8 @@ class Table(nn.Module):
         self.log = nn.Parameter(torch.zeros(shape))
 
     def forward(self, obs: Tensor):
-        return Gaussian(self.mean, self.log.exp())
+        # Not the parameter itself, which an update would change under π_old.
+        return Gaussian(self.mean.clone(), self.log.exp())
 
 
 def problem(policy: nn.Module, obs: Tensor, count: int = 8, sharpness: float = 2.0):

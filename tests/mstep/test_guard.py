@@ -51,7 +51,7 @@ def test_networks_thrown_far_away_come_back_to_the_edge(kind: str, average: str)
     torch.manual_seed(0)
     name = "full" if kind == "categorical" else "decoupled"
     projection = mstep.registry.create(name, average=average)
-    for size in (1e-2, 1e-1, 1.0):
+    for size in (0.2, 0.5, 1.0):
         policy, obs = Net(kind), torch.randn(64, 3)
         state = mstep.fits.create("likelihood").build(policy, projection)
         old, old_params, *_ = problem(policy, obs)

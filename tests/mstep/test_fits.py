@@ -1,0 +1,225 @@
+"""Fits: every update ends inside the trust region, gets closer to the projection, and resumes exactly."""
+
+from __future__ import annotations
+
+import copy
+
+import attrs
+import pytest
+import torch
+
+from cvpo import mstep
+from cvpo.distributions import Gaussian
+from cvpo.errors import CheckpointError, ConfigError
+from tests.mstep.helpers import Net, Table, problem
+
+CASES = [("decoupled", "diagonal"), ("decoupled", "cholesky"), ("full", "cholesky"), ("full", "categorical")]
+
+
+def ratio(projection, old, new) -> float:
+    """Largest KL/ε, from the projection's own terms."""
+    pool = torch.mean if getattr(projection, "average", "batch") == "batch" else torch.amax
+    return max(float(pool(kl, -1)) / projection.bounds[name] for name, kl in projection.kl(old, new).items())
+
+
+@pytest.mark.parametrize("average", ["batch", "state"])
+@pytest.mark.parametrize("fit_name", mstep.fits.names())
+@pytest.mark.parametrize("name, kind", CASES)
+def test_no_update_leaves_the_trust_region(name: str, kind: str, fit_name: str, average: str) -> None:
+    torch.manual_seed(0)
+    projection = mstep.registry.create(name, average=average)
+    for lr, updates in ((1e-3, 20), (0.3, 20)):
+        policy, fit = Net(kind), mstep.fits.create(fit_name, lr=lr, iterations=3)
+        state, acted = fit.build(policy, projection), 0
+        for _ in range(updates):
+            obs = torch.randn(32, 3)
+            old, old_params, actions, weights = problem(policy, obs)
+            stats = fit.fit(state, policy, projection, obs, old, old_params, actions, weights)
+            with torch.no_grad():
+                found = ratio(projection, old, policy(obs))
+            reported = max(float(stats[f"kl/{term}"]) for term in projection.bounds)
+            assert found <= 1.0 + 1e-3
+            assert found == pytest.approx(reported, rel=1e-4)
+            if float(stats["guard_t"]) < 1.0:
+                acted += 1
+                assert found >= 0.9
+            assert all(value.ndim == 0 and not value.requires_grad for value in stats.values())
+        assert lr == 1e-3 or acted > 0
+
+
+@pytest.mark.parametrize("name", ["decoupled", "full"])
+def test_both_fits_arrive_at_the_projection(name: str) -> None:
+    # A table has no limits of its own, so the best policy inside the trust region is the projection itself.
+    torch.manual_seed(0)
+    obs = torch.randn(6, 1)
+    bounds = {"decoupled": {"kl_mean": 0.1, "kl_cov": 0.02}, "full": {"kl": 0.1}}[name]
+    projection = mstep.registry.create(name, **bounds)
+    for fit in (
+        mstep.fits.create("likelihood", iterations=3000, lr=3e-3, multiplier_lr=0.02),
+        mstep.fits.create("regression", iterations=1500, lr=3e-3),
+    ):
+        policy = Table(6, 2)
+        old, old_params, actions, weights = problem(policy, obs, count=16, sharpness=4.0)
+        stats = fit.fit(fit.build(policy, projection), policy, projection, obs, old, old_params, actions, weights)
+        best = projection.project(old, actions, weights)
+        with torch.no_grad():
+            reached, start, top = (
+                float(projection.objective(old, p, actions, weights).mean()) for p in (policy(obs), old, best)
+            )
+        assert reached - start > 0.97 * (top - start)
+        assert max(float(stats[f"kl/{term}"]) for term in projection.bounds) > 0.95
+
+
+def test_multipliers_rise_outside_the_bounds_and_are_clipped_where_they_are_stored() -> None:
+    torch.manual_seed(0)
+    policy, projection, obs = Net("diagonal"), mstep.registry.create("decoupled"), torch.randn(32, 3)
+    fit = mstep.fits.create("likelihood", lr=0.1, iterations=4, multiplier_lr=0.5, multiplier_max=1.2)
+    state = fit.build(policy, projection)
+    old, old_params, actions, weights = problem(policy, obs)
+    stats = fit.fit(state, policy, projection, obs, old, old_params, actions, weights)
+    assert state.alpha.tolist() == pytest.approx([1.2, 1.2])
+    assert float(stats["alpha/mean"]) == pytest.approx(1.2)
+    # A policy that stays inside lets them fall, to 0 and not below.
+    still = attrs.evolve(fit, lr=1e-9)
+    held = still.build(policy, projection)
+    held.alpha.fill_(0.7)
+    old, old_params, actions, weights = problem(policy, obs)
+    still.fit(held, policy, projection, obs, old, old_params, actions, weights)
+    assert (held.alpha == 0.0).all()
+
+
+def test_multipliers_are_kept_or_reset() -> None:
+    torch.manual_seed(0)
+    projection, obs = mstep.registry.create("decoupled"), torch.randn(32, 3)
+    for choice in ("keep", "reset"):
+        policy = Net("diagonal")
+        fit = mstep.fits.create("likelihood", lr=1e-9, iterations=1, multiplier_lr=0.1, multipliers=choice)
+        state = fit.build(policy, projection)
+        state.alpha.fill_(5.0)
+        old, old_params, actions, weights = problem(policy, obs)
+        fit.fit(state, policy, projection, obs, old, old_params, actions, weights)
+        assert state.alpha.tolist() == pytest.approx([4.9, 4.9] if choice == "keep" else [0.0, 0.0])
+
+
+@pytest.mark.parametrize("fit_name", mstep.fits.names())
+def test_duplicated_particles_change_nothing(fit_name: str) -> None:
+    results = []
+    for copies in (1, 4):
+        torch.manual_seed(0)
+        policy, projection, obs = Net("diagonal").double(), mstep.registry.create("decoupled"), torch.randn(32, 3).double()
+        fit = mstep.fits.create(fit_name, iterations=3)
+        old, old_params, actions, weights = problem(policy, obs)
+        actions, weights = actions.repeat_interleave(copies, -2), (weights / copies).repeat_interleave(copies, -1)
+        stats = fit.fit(fit.build(policy, projection), policy, projection, obs, old, old_params, actions, weights)
+        results.append((stats["loss"], torch.cat([p.detach().flatten() for p in policy.parameters()])))
+    assert float(results[0][0]) == pytest.approx(float(results[1][0]), rel=1e-9)
+    assert torch.allclose(results[0][1], results[1][1], rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("fit_name", mstep.fits.names())
+def test_a_resumed_fit_is_the_same_bit_for_bit(fit_name: str) -> None:
+    torch.manual_seed(0)
+    policy, projection, obs = Net("cholesky"), mstep.registry.create("decoupled"), torch.randn(32, 3)
+    fit = mstep.fits.create(fit_name, iterations=2)
+    state = fit.build(policy, projection)
+
+    def update(policy, state):
+        torch.manual_seed(1)
+        old, old_params, actions, weights = problem(policy, obs)
+        fit.fit(state, policy, projection, obs, old, old_params, actions, weights)
+        return [p.detach().clone() for p in policy.parameters()]
+
+    update(policy, state)
+    other = copy.deepcopy(policy)
+    saved = copy.deepcopy(state.state_dict())
+    resumed = fit.build(other, projection)
+    resumed.load_state_dict(saved)
+    assert all(torch.equal(a, b) for a, b in zip(update(policy, state), update(other, resumed), strict=True))
+    assert torch.equal(state.alpha, resumed.alpha)
+
+
+def test_a_state_of_something_else_is_refused() -> None:
+    policy = Net("diagonal")
+    fit = mstep.fits.create("likelihood")
+    full, decoupled = (fit.build(policy, mstep.registry.create(name)) for name in ("full", "decoupled"))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        full.load_state_dict(decoupled.state_dict())
+    other = mstep.fits.create("likelihood").build(Table(2, 2), mstep.registry.create("full"))
+    with pytest.raises(CheckpointError, match="optimiser state"):
+        full.load_state_dict(other.state_dict())
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("fit_name", mstep.fits.names())
+def test_a_population_is_its_members_trained_alone(fit_name: str, clip: float | None) -> None:
+    torch.manual_seed(0)
+    projection, obs = mstep.registry.create("decoupled"), torch.randn(3, 5, 1)
+    fit = mstep.fits.create(fit_name, iterations=3, lr=0.02, max_grad_norm=clip)
+    population = Table(3, 5, 2)
+    with torch.no_grad():
+        population.mean.copy_(torch.randn(3, 5, 2))
+    members = [Table(5, 2) for _ in range(3)]
+    for i, member in enumerate(members):
+        member.load_state_dict({name: value[i] for name, value in population.state_dict().items()})
+    old, old_params, actions, weights = problem(population, obs)
+    state = fit.build(population, projection, population=(3,))
+    assert state.alpha.shape == (3, 2)
+    fit.fit(state, population, projection, obs, old, old_params, actions, weights)
+    for i, member in enumerate(members):
+        alone = fit.build(member, projection)
+        own = Gaussian(old.mean[i], old.scale[i])
+        params = [p[i] for p in old_params]
+        fit.fit(alone, member, projection, obs[i], own, params, actions[i], weights[i])
+        assert torch.allclose(member.mean, population.mean[i], atol=1e-6)
+        assert torch.allclose(member.log, population.log[i], atol=1e-6)
+        assert torch.allclose(alone.alpha, state.alpha[i], atol=1e-5)
+
+
+def test_a_non_finite_loss_is_visible_and_leaves_the_old_policy() -> None:
+    policy, projection, obs = Net("diagonal"), mstep.registry.create("decoupled"), torch.randn(8, 3)
+    fit = mstep.fits.create("likelihood")
+    old, old_params, actions, weights = problem(policy, obs)
+    stats = fit.fit(fit.build(policy, projection), policy, projection, obs, old, old_params, actions * torch.nan, weights)
+    assert torch.isnan(stats["loss"]) and float(stats["guard_t"]) == 0.0
+    assert all(torch.equal(p, o) for p, o in zip(policy.parameters(), old_params, strict=True))
+
+
+@attrs.frozen
+class MeanOnly:
+    """As a user would write it: the mean moves inside one bound, the covariance stays."""
+
+    bound: float = 0.02
+
+    @property
+    def bounds(self):
+        return {"step": self.bound}
+
+    def project(self, old, actions, weights):
+        move = (weights[..., None] * (actions - old.mean[..., None, :])).sum(-2)
+        size = 0.5 * (move / old.scale).square().sum(-1).mean(-1)
+        return Gaussian(old.mean + move * (self.bound / size).clamp(max=1.0).sqrt(), old.scale)
+
+    def kl(self, old, new):
+        return {"step": old.kl(new)}
+
+    def objective(self, old, new, actions, weights):
+        return (weights * Gaussian(new.mean, old.scale).log_prob(actions)).sum(-1)
+
+
+@pytest.mark.parametrize("fit_name", mstep.fits.names())
+def test_a_projection_of_a_user_is_fitted_and_guarded(fit_name: str) -> None:
+    torch.manual_seed(0)
+    policy, projection, fit = Net("diagonal"), MeanOnly(), mstep.fits.create(fit_name, lr=0.1)
+    state = fit.build(policy, projection)
+    for _ in range(10):
+        obs = torch.randn(32, 3)
+        old, old_params, actions, weights = problem(policy, obs)
+        stats = fit.fit(state, policy, projection, obs, old, old_params, actions, weights)
+        assert 0.0 < float(stats["kl/step"]) <= 1.0
+
+
+@pytest.mark.parametrize("option", [{"iterations": 0}, {"lr": 0.0}, {"max_grad_norm": -1.0}, {"itertions": 3}])
+@pytest.mark.parametrize("fit_name", mstep.fits.names())
+def test_options_out_of_range_are_refused(fit_name: str, option: dict) -> None:
+    with pytest.raises(ConfigError, match=next(iter(option))):
+        mstep.fits.create(fit_name, **option)
