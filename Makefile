@@ -17,7 +17,7 @@ PIP   := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # Safety-Gymnasium pins packages that no longer install, so it and its sibling come without dependencies, and what they
 # import comes beside them. The lines are those of cvpo/envs/packages.py; a test compares them.
-SAFETY_BASE   := gymnasium==0.29.1 mujoco==3.3.7 pygame==2.6.1 pettingzoo==1.24.3 xmltodict pyyaml imageio
+SAFETY_BASE   := numpy==2.2.6 gymnasium==0.29.1 mujoco==3.3.7 pygame==2.6.1 pettingzoo==1.24.3 xmltodict pyyaml imageio
 SAFETY_NODEPS := safety-gymnasium==1.0.0 gymnasium-robotics==1.2.2
 BULLET_NODEPS := bullet-safety-gym==1.4.0 pybullet==3.2.7
 

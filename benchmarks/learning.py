@@ -4,8 +4,9 @@
     python -m benchmarks.learning velocity --seeds 0
 
 Each run is a process of its own with one thread, ``--jobs`` of them side by side; a run folder that exists already is
-resumed or, where it is complete, only read, so that an interrupted benchmark goes on where it was. One JSON line a run is written
-to ``benchmarks/results/learning-<suite>.jsonl``: command, configuration, versions, learning curve and final scores.
+resumed or, where it is complete, only read, so that an interrupted benchmark goes on where it was. One JSON line a run
+is written to ``benchmarks/results/learning-<suite>.jsonl``: command, configuration, versions, learning curve and final
+scores.
 """
 
 from __future__ import annotations

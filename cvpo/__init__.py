@@ -10,27 +10,55 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
-    "CVPO": "cvpo.agent",
+__all__ = [
+    "AgentConfig",
+    "Batch",
+    "CVPO",
+    "CheckpointError",
+    "ConfigError",
+    "CvpoError",
+    "DependencyError",
+    "EnvError",
+    "ProblemError",
+    "RunError",
+    "Spec",
+    "Transition",
+    "WorkerError",
+    "evaluate",
+    "learn",
+    "load",
+    "make_agent",
+    "buffers",
+    "critics",
+    "distributions",
+    "envs",
+    "estep",
+    "mstep",
+    "policy",
+    "testing",
+    "__version__",
+]
+
+#: Public name: the module that defines it.
+_HOMES = {
     "AgentConfig": "cvpo.config",
-    "make_agent": "cvpo.assembly",
-    "load": "cvpo.assembly",
-    "learn": "cvpo.train",
-    "evaluate": "cvpo.evaluation",
     "Batch": "cvpo.types",
+    "CVPO": "cvpo.agent",
+    "CheckpointError": "cvpo.errors",
+    "ConfigError": "cvpo.errors",
+    "CvpoError": "cvpo.errors",
+    "DependencyError": "cvpo.errors",
+    "EnvError": "cvpo.errors",
+    "ProblemError": "cvpo.errors",
+    "RunError": "cvpo.errors",
     "Spec": "cvpo.types",
     "Transition": "cvpo.types",
-    "CvpoError": "cvpo.errors",
-    "ConfigError": "cvpo.errors",
-    "ProblemError": "cvpo.errors",
-    "EnvError": "cvpo.errors",
-    "RunError": "cvpo.errors",
-    "CheckpointError": "cvpo.errors",
-    "DependencyError": "cvpo.errors",
+    "WorkerError": "cvpo.errors",
+    "evaluate": "cvpo.evaluation",
+    "learn": "cvpo.train",
+    "load": "cvpo.assembly",
+    "make_agent": "cvpo.assembly",
 }
-_MODULES = ("buffers", "critics", "distributions", "envs", "estep", "mstep", "policy", "testing")
-
-__all__ = ["__version__", *_MODULES, *_PUBLIC]
 
 if TYPE_CHECKING:
     from cvpo import buffers, critics, distributions, envs, estep, mstep, policy, testing
@@ -45,6 +73,7 @@ if TYPE_CHECKING:
         EnvError,
         ProblemError,
         RunError,
+        WorkerError,
     )
     from cvpo.evaluation import evaluate
     from cvpo.train import learn
@@ -52,9 +81,9 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(importlib.import_module(_PUBLIC[name]), name)
-    if name in _MODULES:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in __all__:
         return importlib.import_module(f"cvpo.{name}")
     raise AttributeError(f"module 'cvpo' has no attribute {name!r}")
 

@@ -15,14 +15,16 @@ from gymnasium import Space
 from torch import Tensor, nn
 
 from cvpo.config import AgentConfig
-from cvpo.critics.limits import to_q_scale
+from cvpo.constraint import Constraint
 from cvpo.critics.targets import td_targets
 from cvpo.envs.normalise import ObservationNormaliser
 from cvpo.envs.spaces import ActionDoor, flat_size, flatten
 from cvpo.errors import ConfigError, EnvError
 from cvpo.estep import DualProblem, DualSolution, Status
-from cvpo.statistics import Episode, EpisodeStatistics
+from cvpo.statistics import Episode
 from cvpo.types import Batch, Spec, Transition
+
+_STATUS_METRICS = tuple(f"estep/{status.name.lower()}" for status in Status)
 
 
 class CVPO:
@@ -77,14 +79,10 @@ class CVPO:
         self.store = config.buffer.build(self.spec, num_envs, self.device, self.generator)
         self.source = config.states.build(self.spec, num_envs, self.device, self.generator)
         self.normaliser = ObservationNormaliser(self.spec.obs_size, self.device) if config.normalise_obs else None
-        self.statistics = EpisodeStatistics(
-            num_envs, *sizes, config.signals, config.gamma, config.measure_episodes
-        )
-        self.limit = torch.full((len(config.cost_limits),), torch.nan, dtype=torch.float64, device=self.device)
-        self.measured = torch.empty_like(self.limit)
-        self._refresh_limits()
+        self.constraint = Constraint(config, self.spec, num_envs, self.device)
         self.estep_batch = config.estep_batch or config.batch_size
         self.solution: Any = None
+        self._statuses = torch.tensor(list(Status), device=self.device)
         self.steps = 0
         self.updates = 0
 
@@ -110,14 +108,8 @@ class CVPO:
         """
         for name in ("obs", "action", "signals", "next_obs"):
             if not np.isfinite(getattr(transition, name).sum().item()):
-                raise EnvError(f"transition.{name} has a non-finite value at step {self.steps}; allowed: finite numbers")
-        done = transition.terminated | transition.truncated
-        finished = self.statistics.add(
-            transition.obs.cpu().numpy(),
-            transition.action.cpu().numpy(),
-            transition.signals.cpu().numpy(),
-            done.cpu().numpy(),
-        )
+                raise EnvError(f"transition.{name} has a non-finite value at step {self.steps}; allowed: finite values")
+        finished = self.constraint.add(transition)
         if cut:
             transition = attrs.evolve(transition, truncated=torch.ones_like(transition.truncated))
         transition = Transition(*(value.to(self.device) for value in attrs.astuple(transition, recurse=False)))
@@ -126,8 +118,6 @@ class CVPO:
         if self.normaliser is not None:
             self.normaliser.update(transition.obs)
         self.steps += self.num_envs
-        if finished:
-            self._refresh_limits()
         return finished
 
     # ---------------------------------------------------------------------------------------------- learning
@@ -189,8 +179,8 @@ class CVPO:
         net = self.target_critic if config.estep_critic == "target" else self.critic
         q = config.critic.evaluate(net, obs, actions)
         if config.limit.measure == "critic":
-            self.measured = self._start_values()
-        limit = config.limit.threshold(q[1:].double(), prior, self.limit, self.measured, config.gamma)
+            self.constraint.measured = self._start_values()
+        limit = self.constraint.threshold(q[1:], prior)
         problem = DualProblem(q[0], q[1:], limit, config.kl_epsilon, log_prior)
         solution = config.estep.solve(problem, warm=self.solution if config.warm_start else None)
         self.solution = solution
@@ -204,7 +194,8 @@ class CVPO:
             "estep/violation": solution.violation,
             "estep/q_range": (q[0].amax(-1) - q[0].amin(-1)).mean(),
         }
-        metrics.update({f"estep/{status.name.lower()}": (solution.status == status).float() for status in Status})
+        counts = (solution.status == self._statuses).double().unbind()
+        metrics.update(zip(_STATUS_METRICS, counts, strict=True))
         for m in range(len(config.cost_limits)):
             metrics[f"estep/lam_{m}"] = solution.lam[m]
             metrics[f"estep/cost_{m}"] = (weights * q[1 + m]).sum(-1).mean()
@@ -213,9 +204,9 @@ class CVPO:
 
     def _start_values(self) -> Tensor:
         """J_c [M] as the critic sees it: mean value of the old policy at the newest episode starts."""
-        starts = [episode.obs for episode in self.statistics.episodes]
+        starts = [episode.obs for episode in self.constraint.statistics.episodes]
         if not starts:
-            return self.limit
+            return self.constraint.limit
         obs = self._normalised(torch.as_tensor(np.stack(starts), device=self.device))
         actions = self.old_policy(obs).sample(self.config.particles, self.generator)
         return self.config.critic.evaluate(self.target_critic, obs, actions)[1:].mean((-2, -1)).double()
@@ -263,11 +254,9 @@ class CVPO:
             "target_critic": self.target_critic.state_dict(),
             "critic_optimiser": self.critic_optimiser.state_dict(),
             "fit": self.fit.state_dict(),
-            "statistics": self.statistics.state_dict(),
+            "constraint": self.constraint.state_dict(),
             "normaliser": None if self.normaliser is None else self.normaliser.state_dict(),
             "solution": None if self.solution is None else attrs.asdict(self.solution, recurse=False),
-            "limit": self.limit,
-            "measured": self.measured,
             "generator": self.generator.get_state(),
             "steps": self.steps,
             "updates": self.updates,
@@ -279,7 +268,7 @@ class CVPO:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state of :meth:`state_dict`; the next update is then bit-identical to the saved agent's."""
-        for name in ("policy", "old_policy", "critic", "target_critic", "critic_optimiser", "fit", "statistics"):
+        for name in ("policy", "old_policy", "critic", "target_critic", "critic_optimiser", "fit", "constraint"):
             getattr(self, name).load_state_dict(state[name])
         if self.normaliser is not None:
             self.normaliser.load_state_dict(state["normaliser"])
@@ -288,24 +277,8 @@ class CVPO:
                 getattr(self, name).load_state_dict(state[name])
         saved = state["solution"]
         self.solution = None if saved is None else DualSolution(**saved)
-        self.limit, self.measured = state["limit"].to(self.device), state["measured"].to(self.device)
         self.generator.set_state(state["generator"])
         self.steps, self.updates = int(state["steps"]), int(state["updates"])
-
-    def _refresh_limits(self) -> None:
-        """Limits and measured costs in the scale of Q, from the newest episodes."""
-        config, terminates = self.config, self.config.horizon_terminates
-        if not config.cost_limits:
-            return
-        length = (self.statistics.mean_length() if config.adaptive_horizon else None) or config.horizon or 1
-        limits = [
-            to_q_scale(c, config.limit_kind, config.gamma, length, terminates=terminates) for c in config.cost_limits
-        ]
-        self.limit = torch.tensor(limits, dtype=torch.float64, device=self.device)
-        kind = "discounted" if config.limit.measure == "discounted" else "episode"
-        measured = self.statistics.measured_cost(kind, terminates=terminates)
-        # Before the first episode ends nothing is known of J_c: no slack either way.
-        self.measured = self.limit if measured is None else torch.as_tensor(measured, device=self.device)
 
     def _normalised(self, obs: Tensor) -> Tensor:
         return obs if self.normaliser is None else self.normaliser(obs)

@@ -92,7 +92,7 @@ def make_agent(
 
 
 def describe(config: AgentConfig) -> dict[str, Any]:
-    """The configuration in plain values: ``make_agent(obs_space, act_space, **describe(config))`` makes an equal one."""
+    """The configuration in plain values; ``make_agent(..., **describe(config))`` makes an equal one."""
     plain: dict[str, Any] = {}
     for field in attrs.fields(AgentConfig):
         value = getattr(config, field.name)

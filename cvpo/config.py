@@ -34,7 +34,7 @@ class AgentConfig:
     ``measure_episodes`` episodes for T instead, once there are any; ``horizon_terminates`` says that the end of the
     horizon is a termination, not a truncation.
 
-    E-step: ``particles`` K actions per state, ``kl_epsilon`` bound, ``estep_batch`` states (None: ``batch_size``),
+    E-step: ``estep_batch`` states B (None: ``batch_size``), ``particles`` K actions for each, ``kl_epsilon`` bound,
     ``estep_critic`` target (paper) or online, ``warm_start`` from the previous duals.
 
     Old policy π₀: ``old_policy`` is a polyak average with rate ``old_tau`` (paper), or a copy every ``old_period``
@@ -58,7 +58,7 @@ class AgentConfig:
     horizon: int | None = attrs.field(default=None, validator=number(ge=1, integer=True, optional=True))
     horizon_terminates: bool = False
     adaptive_horizon: bool = True
-    measure_episodes: int = attrs.field(default=10, validator=number(ge=1, integer=True))
+    measure_episodes: int = attrs.field(default=5, validator=number(ge=1, integer=True))
 
     batch_size: int = attrs.field(default=256, validator=number(ge=1, integer=True))
     estep_batch: int | None = attrs.field(default=None, validator=number(ge=1, integer=True, optional=True))
@@ -72,7 +72,7 @@ class AgentConfig:
     old_period: int = attrs.field(default=1, validator=number(ge=1, integer=True))
 
     critic_lr: float = attrs.field(default=1e-3, validator=number(gt=0))
-    target_tau: float = attrs.field(default=0.005, validator=number(gt=0, le=1))
+    target_tau: float = attrs.field(default=0.01, validator=number(gt=0, le=1))
     target_policy: str = attrs.field(default="old", validator=one_of(("old", "online")))
     target_particles: int = attrs.field(default=1, validator=number(ge=1, integer=True))
     mask_cost: bool = True

@@ -1,11 +1,15 @@
 """Action distributions and their KL divergences, computed without cancellation.
 
-Shape legend: leading ``...`` independent problems, ``B`` states, ``K`` particles, ``D`` action dimensions, ``n`` discrete
-actions. A Gaussian's ``scale`` is ``[...,B,D]`` (standard deviations) or ``[...,B,D,D]`` (lower Cholesky factor): the
-number of dimensions decides which. Functions here take and return tensors; the two records only hold parameters.
+Shape legend: leading ``...`` independent problems, ``B`` states, ``K`` particles, ``D`` action dimensions, ``n``
+discrete actions. A Gaussian's ``scale`` is ``[...,B,D]`` (standard deviations) or ``[...,B,D,D]`` (lower Cholesky
+factor): the number of dimensions decides which. Functions take and return tensors; the two records hold parameters.
 
-With A = L⁻¹L₀ and φ(x) = eˣ − 1 − x, KL(N(μ₀,Σ₀) ‖ N(μ,Σ)) = ½[‖L⁻¹(μ−μ₀)‖² + Σ_{i>j} A_ij² + Σ_i φ(2 log A_ii)]: every term is
-at least 0 and exact to relative precision, so that nothing needs to be clamped. No determinant or inverse is formed.
+With A = L⁻¹L₀ and φ(x) = eˣ − 1 − x,
+
+    KL(N(μ₀,Σ₀) ‖ N(μ,Σ)) = ½[‖L⁻¹(μ−μ₀)‖² + Σ_{i>j} A_ij² + Σ_i φ(2 log A_ii)]:
+
+every term is at least 0 and exact to relative precision, so that nothing needs to be clamped. No determinant or inverse
+is formed.
 """
 
 from __future__ import annotations
@@ -114,7 +118,7 @@ def mean_kl(mean0: Tensor, scale: Tensor, mean: Tensor) -> Tensor:
 
 
 def covariance_kl(mean: Tensor, scale0: Tensor, scale: Tensor) -> Tensor:
-    """½[Σ_{i>j} A_ij² + Σ_i φ(2 log A_ii)], A = L⁻¹L₀ [...,B]: the KL divergence of two Gaussians that share their mean.
+    """½[Σ_{i>j} A_ij² + Σ_i φ(2 log A_ii)], A = L⁻¹L₀ [...,B]: the KL divergence of two Gaussians that share a mean.
 
     ``mean`` [...,B,D] says only which kind of scale both are. Off the diagonal A equals L⁻¹(L₀ − L), which is 0 between
     equals at any condition number.
@@ -275,4 +279,6 @@ def same_kind(first: Any, second: Any) -> None:
     kinds = [(d.kind, getattr(d, "is_diagonal", None)) for d in (first, second)]
     if kinds[0] != kinds[1]:
         words = [kind + {True: " (diagonal)", False: " (Cholesky)", None: ""}[diag] for kind, diag in kinds]
-        raise ProblemError(f"a KL divergence between a {words[0]} and a {words[1]} distribution; allowed: the same kind")
+        raise ProblemError(
+            f"a KL divergence between a {words[0]} and a {words[1]} distribution; allowed: the same kind"
+        )

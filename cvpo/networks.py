@@ -84,7 +84,7 @@ class StackedMLP(nn.Module):
 
     def particles(self, shared: Tensor, rows: Tensor) -> Tensor:
         """``f([shared, row])`` for K rows per state: ``shared`` [G|1,B,I], ``rows`` [G|1,B,K,J] to [G,B,K,out]."""
-        first = self.layers[0] if len(self.layers) else self.head
+        first: StackedLinear = self.layers[0] if len(self.layers) else self.head  # type: ignore[assignment]
         split = shared.shape[-1]
         count = rows.shape[-2]
         per_state = linear(shared, first.weight[:, :split], first.bias)

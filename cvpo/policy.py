@@ -85,6 +85,8 @@ class GaussianNet(nn.Module):
         generator: torch.Generator | None,
     ):
         super().__init__()
+        self.rows: Tensor
+        self.columns: Tensor
         self.action_size = action_size
         self.population = population
         self.tanh = config.mean == "tanh"
@@ -119,7 +121,8 @@ class GaussianNet(nn.Module):
         if not self.state_dependent:
             raw_scale = self.scales.expand(-1, out.shape[1], -1)
         mean = torch.tanh(raw_mean) if self.tanh else raw_mean
-        scale = torch.exp(self.log_low + self.log_range * torch.sigmoid(raw_scale[..., : self.action_size] + self.offset))
+        share = torch.sigmoid(raw_scale[..., : self.action_size] + self.offset)
+        scale = torch.exp(self.log_low + self.log_range * share)
         if self.below:
             factor = torch.diag_embed(scale)
             # Rows relative to their diagonal: the correlation does not depend on the scale.

@@ -7,8 +7,26 @@ from typing import Any
 
 from cvpo.envs.sprint import COST_KEYS, COST_LIMITS
 
+#: The built-in task: small networks, n-step returns for critics that follow a quick policy, and the constraint measured
+#: on the newest few episodes (benchmarks/results/learning-sprint.jsonl).
+SPRINT: dict[str, Any] = {
+    "steps": 10_000,
+    "warmup_steps": 500,
+    "updates_per_step": 0.5,
+    "batch_size": 128,
+    "policy": {"name": "diagonal", "hidden": (64, 64)},
+    "critic": {"name": "mlp", "hidden": (64, 64), "cost": "mean"},
+    "buffer": {"name": "nstep", "steps": 5},
+    "states": {"name": "recent", "window": 2_000},
+    "target_tau": 0.02,
+    "fit": {"name": "likelihood", "iterations": 2},
+    "mstep": {"name": "decoupled", "kl_mean": 0.02, "kl_cov": 0.002},
+    "measure_episodes": 3,
+}
+
 #: (pattern on the task, options). Every pattern that matches counts; later rows come before earlier ones.
 PRESETS: tuple[tuple[str, dict[str, Any]], ...] = (
+    (r"^cvpo/Sprint(TwoCosts)?-v0$", SPRINT),
     *(
         (f"^{re.escape(task)}$", {"cost_limits": COST_LIMITS[task], "cost_keys": COST_KEYS[task]})
         for task in COST_LIMITS

@@ -124,7 +124,7 @@ class Registry:
     def _known(self) -> dict[str, Any]:
         if not self._scanned:
             self._scanned = True
-            for entry in entry_points(group=self._group):
+            for entry in entry_points(group=self._group or ""):
                 if entry.name in self._targets:
                     warnings.warn(
                         f"plug-in {entry.value!r} ({self._group}) is ignored: the name {entry.name!r} is taken",

@@ -30,7 +30,7 @@ class EpisodeStatistics:
 
     def __init__(self, num_envs: int, obs_size: int, action_size: int, signals: int, gamma: float, keep: int):
         self.gamma = gamma
-        self.running = {
+        self.running: dict[str, np.ndarray] = {
             "total": np.zeros((num_envs, signals)),
             "discounted": np.zeros((num_envs, signals)),
             "length": np.zeros(num_envs, dtype=np.int64),

@@ -53,7 +53,7 @@ class Loop:
         """Go on until the agent has seen ``until`` steps, or the callback returns False."""
         agent, env = self.agent, self.env
         if self.obs is None:
-            agent.statistics.interrupt()
+            agent.constraint.statistics.interrupt()
             self.obs = env.reset()
         while agent.steps < until:
             warm = agent.steps >= self.schedule.warmup_steps

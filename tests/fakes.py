@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Line(gymnasium.Env[np.ndarray, np.ndarray]):
-    """Reward for moving right, cost ``m`` for being right of a threshold; M = ``costs``, episodes of ``horizon`` steps."""
+    """Reward for being right, costs for being too far right and for energy; episodes of ``horizon`` steps."""
 
     def __init__(self, costs: int = 1, horizon: int = 20, terminate_at: float | None = None) -> None:
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)

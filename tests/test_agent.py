@@ -77,7 +77,8 @@ def test_loading_without_the_replay_keeps_the_policy(tmp_path):
     cvpo.learn(agent, 60, env, warmup_steps=40)
     agent.save(tmp_path / "policy.safetensors", replay=False)
     obs = np.zeros(3, np.float32)
-    np.testing.assert_array_equal(cvpo.CVPO.load(tmp_path / "policy.safetensors").predict(obs)[0], agent.predict(obs)[0])
+    other = cvpo.CVPO.load(tmp_path / "policy.safetensors")
+    np.testing.assert_array_equal(other.predict(obs)[0], agent.predict(obs)[0])
     assert (tmp_path / "policy.safetensors").stat().st_size < 300_000
 
 
@@ -129,7 +130,7 @@ def test_old_policy_follows_as_named():
 
 def test_limits_follow_the_episodes_length():
     agent, _ = line_agent(1, gamma=0.9)
-    assert agent.limit.item() == pytest.approx(5.0 / 20 / 0.1)
+    assert agent.constraint.limit.item() == pytest.approx(5.0 / 20 / 0.1)
     step = Transition(
         obs=torch.zeros(1, 3), action=torch.zeros(1, 2), signals=torch.tensor([[0.0], [2.0]]),
         next_obs=torch.zeros(1, 3), terminated=torch.tensor([False]), truncated=torch.tensor([False]),
@@ -137,8 +138,8 @@ def test_limits_follow_the_episodes_length():
     for t in range(10):
         agent.observe(step if t < 9 else cvpo.Transition(
             step.obs, step.action, step.signals, step.next_obs, torch.tensor([True]), step.truncated))
-    assert agent.limit.item() == pytest.approx(5.0 / 10 / 0.1)  # the mean length is 10 now
-    assert agent.measured.item() == pytest.approx(20.0 / 10 / 0.1)
+    assert agent.constraint.limit.item() == pytest.approx(5.0 / 10 / 0.1)  # the mean length is 10 now
+    assert agent.constraint.measured.item() == pytest.approx(20.0 / 10 / 0.1)
 
 
 def test_an_infeasible_estep_is_counted_and_survived():

@@ -67,17 +67,12 @@ def test_any_flipped_byte_is_found_out(tmp_path: Path) -> None:
     path = tmp_path / "file"
     checkpoint.write(path, {"weights": torch.arange(3.0), "steps": 17, "loss": 0.25})
     whole = path.read_bytes()
-    # The padding between header and data, all blanks, is the only thing that may change without a trace.
     for place in range(len(whole)):
         damaged = bytearray(whole)
         damaged[place] ^= 0x04
         path.write_bytes(bytes(damaged))
-        try:
-            found = checkpoint.read(path)
-        except CheckpointError:
-            continue
-        assert whole[place : place + 1] in (b" ", b'"', b"_"), f"byte {place} of {whole!r}"
-        assert_same(found, {"weights": torch.arange(3.0), "steps": 17, "loss": 0.25})
+        with pytest.raises(CheckpointError):
+            checkpoint.read(path)
 
 
 def test_no_file_is_an_error(tmp_path: Path) -> None:

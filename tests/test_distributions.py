@@ -51,7 +51,9 @@ def test_small_kl_keeps_its_relative_precision_where_the_textbook_formula_is_noi
         wider = scale * (1.0 + step)
         old, new = (Gaussian(torch.zeros_like(scale), torch.diag_embed(s) if cholesky else s) for s in (scale, wider))
         # ½·6·φ(−2 log(1+δ)) = 6δ²(1 − 5δ/3 + …)
-        assert float(old.kl(new)) == pytest.approx(6 * step**2 * (1 - 5 * step / 3), rel=max(1e-7, 10 * step**2, 1e-16 / step))
+        assert float(old.kl(new)) == pytest.approx(
+            6 * step**2 * (1 - 5 * step / 3), rel=max(1e-7, 10 * step**2, 1e-16 / step)
+        )
 
 
 def test_the_peer_whose_covariance_kl_is_negative() -> None:
@@ -86,7 +88,11 @@ def test_float32_kl_is_that_of_float64_with_the_same_inputs(old: Gaussian, seed:
     generator = torch.Generator().manual_seed(seed)
     stretch = (0.1 * torch.randn(old.mean.shape, generator=generator)).exp()
     new = Gaussian(old.mean + 0.1 * d.diagonal(old.scale, old.mean) * stretch, d.scale_tril(old.scale, old.mean))
-    new = Gaussian(new.mean, old.scale * stretch) if old.is_diagonal else Gaussian(new.mean, new.scale * stretch.unsqueeze(-1))
+    new = (
+        Gaussian(new.mean, old.scale * stretch)
+        if old.is_diagonal
+        else Gaussian(new.mean, new.scale * stretch.unsqueeze(-1))
+    )
     exact = old.to(DOUBLE).kl(new.to(DOUBLE))
     assert (old.kl(new) >= 0).all()
     # The triangular solves lose what the condition of the factor costs, and no more; the diagonal kind has none.
@@ -169,7 +175,13 @@ def test_the_free_functions_trace_as_one_graph() -> None:
     for cholesky in (False, True):
         scales = [torch.rand(4, 3) + 0.5 for _ in range(2)]
         scale0, scale = [torch.diag_embed(s) if cholesky else s for s in scales]
-        inputs = (torch.randn(4, 3), scale0, torch.randn(4, 3, requires_grad=True), scale.requires_grad_(), torch.randn(4, 5, 3))
+        inputs = (
+            torch.randn(4, 3),
+            scale0,
+            torch.randn(4, 3, requires_grad=True),
+            scale.requires_grad_(),
+            torch.randn(4, 5, 3),
+        )
         plain = torch.autograd.grad(loss(*inputs), inputs[2:4])
         traced = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(*inputs), inputs[2:4])
         assert all(torch.allclose(a, b) for a, b in zip(plain, traced, strict=True))

@@ -18,7 +18,11 @@ class Ring:
     """
 
     def __init__(
-        self, capacity: int, num_envs: int, fields: dict[str, tuple[tuple[int, ...], torch.dtype]], device: torch.device
+        self,
+        capacity: int,
+        num_envs: int,
+        fields: dict[str, tuple[tuple[int, ...], torch.dtype]],
+        device: torch.device,
     ):
         self.rows = capacity // num_envs
         if self.rows < 1:
@@ -31,9 +35,7 @@ class Ring:
         total = size * self.rows * num_envs
         try:
             self.data = {
-                name: torch.full(
-                    (self.rows, num_envs, *shape), torch.nan if dtype.is_floating_point else 0, dtype=dtype, device=device
-                )
+                name: torch.full((self.rows, num_envs, *shape), _blank(dtype), dtype=dtype, device=device)
                 for name, (shape, dtype) in fields.items()
             }
         except RuntimeError as error:
@@ -80,3 +82,7 @@ class Ring:
         self.head, self.filled = int(state["head"]), int(state["filled"])
         for name, tensor in self.data.items():
             tensor[: self.filled].copy_(state["data"][name])
+
+
+def _blank(dtype: torch.dtype) -> float:
+    return torch.nan if dtype.is_floating_point else 0

@@ -25,8 +25,6 @@ def _check(
 
     Prints each property that holds; at the first that does not, the example that breaks it, and exits with status 1.
     """
-    from cvpo.testing import run_checks
-
     if family not in FAMILIES:
         raise ConfigError(f"there is no family {family!r}; {suggest(family, FAMILIES)}")
     keywords: dict[str, Any] = {}
@@ -35,6 +33,9 @@ def _check(
         if not joined:
             raise ConfigError(f"option {option!r} has no value; allowed: KEY=VALUE")
         keywords[name] = literal(value)
+    # Imported late: the property tests bring hypothesis with them.
+    from cvpo.testing import run_checks
+
     made = FAMILIES[family].create(component, **keywords)
     for check in run_checks(family, made):
         if check.error is not None:

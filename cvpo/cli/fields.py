@@ -12,6 +12,7 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
+import attrs
 import docstring_parser
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
@@ -91,6 +92,13 @@ def flag(cls: type, name: str, default: Any = dataclasses.MISSING, *, called: st
         return called or name, hint, dataclasses.field()
     value = tuple(default) if isinstance(default, list) else default
     return called or name, hint, dataclasses.field(default_factory=lambda: value)
+
+
+def default_of(field: attrs.Attribute[Any]) -> Any:
+    """A field's default, ``dataclasses.MISSING`` where it has none that does not depend on the other fields."""
+    if isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
+        return dataclasses.MISSING if field.default.takes_self else field.default.factory()
+    return dataclasses.MISSING if field.default is attrs.NOTHING else field.default
 
 
 def help_of(cls: type, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated
 
 import tyro
@@ -37,7 +38,10 @@ def _list(
         shown = family
         for name in registry.names():
             try:
-                summary = registry.summary(name)
+                with warnings.catch_warnings():
+                    # A plug-in that does not load warns and raises the same words; once is enough.
+                    warnings.simplefilter("ignore")
+                    summary = registry.summary(name)
             except CvpoError as error:
                 print(f"cvpo: warning: {error}", file=sys.stderr)
                 continue

@@ -84,7 +84,7 @@ class PolicyLimit:
     """
 
     measure: str = attrs.field(default="episode", validator=one_of(("episode", "discounted", "critic", "states")))
-    rate: float = attrs.field(default=0.1, validator=number(gt=0, le=1))
+    rate: float = attrs.field(default=1.0, validator=number(gt=0, le=1))
 
     summary: ClassVar[str] = "performance difference: the step's cost advantage below the policy's own slack"
 

@@ -102,7 +102,7 @@ class MLPCriticNet(nn.Module):
             1,
             activation=config.activation,
             layer_norm=config.layer_norm,
-            # Start at Q = 0: where costs are rare, bootstrapping unlearns a random start only over 1/(1−γ) target periods.
+            # Start at Q = 0: where costs are rare, a random start is unlearned over 1/(1−γ) target periods only.
             output_gain=0.01,
             generator=generator,
         )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
-import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,6 +11,8 @@ from typing import Any, cast
 import gymnasium
 import numpy as np
 from bullet_safety_gym.envs import bases
+
+from cvpo.envs.shield import generators_kept, plain_console
 
 
 class BulletTask(gymnasium.Wrapper):
@@ -57,7 +57,7 @@ class BulletTask(gymnasium.Wrapper):
     def _build(self, seed: int) -> None:
         core = self._core
         self._generators = _generators(seed)
-        with self._own_world(), _plain_console():
+        with self._own_world(), plain_console():
             core.close()
             core.bc = core._setup_client_and_physics()
             core.bullet_client_id = core.bc._client
@@ -69,7 +69,7 @@ class BulletTask(gymnasium.Wrapper):
 
     @contextlib.contextmanager
     def _own_world(self) -> Iterator[None]:
-        with _generators_kept():
+        with generators_kept():
             random.setstate(self._generators[0])
             np.random.set_state(self._generators[1])
             clock, bases.time = bases.time, self._clock
@@ -80,51 +80,6 @@ class BulletTask(gymnasium.Wrapper):
                 self._generators = random.getstate(), np.random.get_state()
 
 
-@contextlib.contextmanager
-def making() -> Iterator[None]:
-    """Around the making of an environment: it draws from the global generators and writes to the console too."""
-    with _generators_kept(), _plain_console():
-        yield
-
-
-@contextlib.contextmanager
-def _generators_kept() -> Iterator[None]:
-    outside = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(outside[0])
-        np.random.set_state(outside[1])
-
-
 def _generators(seed: int) -> tuple[Any, Any]:
     """States of Python's and NumPy's global generators, seeded."""
     return random.Random(seed).getstate(), np.random.RandomState(seed % 2**32).get_state()
-
-
-@contextlib.contextmanager
-def _plain_console() -> Iterator[None]:
-    """Inside the block, ``sys.stdout`` and ``sys.stderr`` are the process's own and what is written to them is dropped.
-
-    The package looks the streams up by their C names, which notebooks and test runners replace, to hide what PyBullet
-    prints from C; its build time escapes all the same, and has no place in a table that is piped on.
-    """
-    outer = sys.stdout, sys.stderr
-    inner = sys.__stdout__, sys.__stderr__
-    saved = []
-    try:
-        for stream in inner:
-            if stream is not None:
-                stream.flush()
-                saved.append((stream, os.dup(stream.fileno())))
-        with open(os.devnull, "w") as null:
-            for stream, _ in saved:
-                os.dup2(null.fileno(), stream.fileno())
-        sys.stdout, sys.stderr = inner
-        yield
-    finally:
-        sys.stdout, sys.stderr = outer
-        for stream, copy in saved:
-            stream.flush()
-            os.dup2(copy, stream.fileno())
-            os.close(copy)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -15,6 +17,7 @@ from cvpo.envs.camera import Camera
 from cvpo.errors import EnvError
 
 _LOCK = threading.RLock()
+_PREDEFINED = 'collision="predefined"'
 
 
 @contextlib.contextmanager
@@ -46,21 +49,39 @@ def array_defaults(package: str) -> Iterator[None]:
             dataclasses.dataclass = original
 
 
-class FiveTuple(gymnasium.Wrapper):
-    """The six-tuple (observation, reward, cost, terminated, truncated, info) with the cost moved to ``info["cost"]``;
-    the five-tuple passes through. Below Gymnasium's TimeLimit, which takes five."""
+@contextlib.contextmanager
+def predefined_collisions() -> Iterator[None]:
+    """Inside the block, Gymnasium's MuJoCo environments load models that ask for predefined collisions only.
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        result = self.env.step(action)
-        if len(result) == 6:
-            obs, reward, cost, terminated, truncated, info = result  # type: ignore[misc]
-            info["cost"] = cost
-            return obs, reward, terminated, truncated, info
-        return result
+    MuJoCo 3 no longer knows that attribute, which the swimmer's model has; since that model names no pair of bodies,
+    nothing collides, which MuJoCo 3 is told in its own way.
+    """
+    from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
+
+    with _LOCK:
+        original = MujocoEnv._initialize_simulation
+
+        def load(env: Any) -> Any:
+            text = Path(env.fullpath).read_text()
+            if _PREDEFINED not in text:
+                return original(env)
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder) / "model.xml"
+                copy.write_text(text.replace(_PREDEFINED, ""))
+                env.fullpath = str(copy)
+                model, data = original(env)
+            model.geom_contype[:] = model.geom_conaffinity[:] = 0
+            return model, data
+
+        MujocoEnv._initialize_simulation = load  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            MujocoEnv._initialize_simulation = original  # type: ignore[method-assign]
 
 
 class SafetyGymnasiumTask(gymnasium.Wrapper):
-    """A Safety-Gymnasium task with seeded resets, any horizon, and pictures from current MuJoCo.
+    """A Safety-Gymnasium task with seeded resets, any horizon, and pictures from current MuJoCo; no Vision tasks.
 
     ``horizon`` also replaces the step limit that navigation tasks count for themselves. Their layout is sampled at a
     reset, which fails for some seeds: the next of a fixed sequence is taken then.
@@ -71,6 +92,8 @@ class SafetyGymnasiumTask(gymnasium.Wrapper):
     def __init__(self, env: gymnasium.Env, horizon: int | None = None) -> None:
         super().__init__(env)
         task: Any = getattr(env.unwrapped, "task", None)
+        if getattr(task, "observe_vision", False):
+            raise EnvError("image observations are not supported: the package draws them through an older MuJoCo")
         self._fixed_layout = task is not None and not task.mechanism_conf.randomize_layout
         if horizon is not None and hasattr(task, "num_steps"):
             task.num_steps = horizon
@@ -113,24 +136,3 @@ def _seeds(seed: int, count: int) -> Iterator[int]:
     yield seed
     for word in np.random.SeedSequence(seed).generate_state(count - 1):
         yield int(word)
-
-
-def making(package: str) -> contextlib.AbstractContextManager[None]:
-    """What has to hold while an environment of ``package`` is made."""
-    if package == "bullet_safety_gym":
-        from cvpo.envs import bullet
-
-        return bullet.making()
-    return contextlib.nullcontext()
-
-
-def adapt(env: gymnasium.Env, horizon: int | None = None) -> gymnasium.Env:
-    """``env`` with what its package needs to be deterministic and drawn; other environments unchanged."""
-    package = type(env.unwrapped).__module__.partition(".")[0]
-    if package == "safety_gymnasium":
-        return SafetyGymnasiumTask(env, horizon)
-    if package == "bullet_safety_gym":
-        from cvpo.envs.bullet import BulletTask
-
-        return BulletTask(env)
-    return env

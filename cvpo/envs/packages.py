@@ -51,6 +51,8 @@ SAFETY_GYMNASIUM = TaskPackage(
     "Safety-Gymnasium",
     "safety_gymnasium",
     base=(
+        # Arrays of one element no longer pass for integers in 2.4, and it hands MuJoCo such arrays.
+        "numpy==2.2.6",
         "gymnasium==0.29.1",
         "mujoco==3.3.7",
         "pygame==2.6.1",

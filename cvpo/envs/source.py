@@ -13,7 +13,8 @@ import gymnasium
 from gymnasium.wrappers import TimeLimit
 
 from cvpo.envs.builtin import register
-from cvpo.envs.compat import FiveTuple, adapt, making
+from cvpo.envs.compat import array_defaults
+from cvpo.envs.conventions import FiveTuple, adapt, making
 from cvpo.envs.packages import package_of
 from cvpo.errors import ConfigError, EnvError
 
@@ -76,8 +77,9 @@ class Source:
         try:
             with making(str(spec.entry_point).partition(".")[0]):
                 env = gymnasium.make(spec, disable_env_checker=True, **self.options)
-        except (TypeError, ValueError, AssertionError) as error:
-            raise ConfigError(f"task {task!r} cannot be made with {dict(self.options)}: {error}") from error
+        except Exception as error:  # noqa: BLE001 - whatever a constructor raises is about this task and its options
+            options = f" with {dict(self.options)}" if self.options else ""
+            raise ConfigError(f"task {task!r} cannot be made{options}: {type(error).__name__}: {error}") from error
         return _limited(adapt(env, horizon), horizon), horizon
 
     def _require(self, horizon: int | None) -> int:
@@ -99,9 +101,12 @@ def find_spec(task: str) -> Any:
     module, _, name = task.rpartition(":")
     if module:
         try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ConfigError(f"task {task!r}: module {module!r} cannot be imported: {error}") from error
+            with array_defaults(module):
+                importlib.import_module(module)
+        except Exception as error:  # noqa: BLE001 - whatever the user's module raises
+            raise ConfigError(
+                f"task {task!r}: {module!r} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
     register()
     registry = gymnasium.registry
     if name not in registry:
@@ -110,6 +115,6 @@ def find_spec(task: str) -> Any:
             package.load(name)
     if name not in registry:
         close = difflib.get_close_matches(name, registry, n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "no registered name is close to it"
-        raise ConfigError(f"unknown task {name!r}; {hint} Tasks of other packages are written 'package:name-v0'")
+        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+        raise ConfigError(f"unknown task {name!r}; {hint}tasks of other packages are written 'package:name-v0'")
     return registry[name]

@@ -1,4 +1,4 @@
-"""M-step: projections (the exact weighted maximum-likelihood policy inside a trust region) and fits (the network's way there)."""
+"""M-step: projections (exact weighted maximum likelihood inside a trust region) and fits (a network's way there)."""
 
 from __future__ import annotations
 

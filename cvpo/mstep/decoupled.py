@@ -16,12 +16,13 @@ from cvpo.mstep.root import largest_step, mean_step, pool
 
 @attrs.frozen
 class Decoupled:
-    """max Σ_k w_k [log N(a_k; μ, Σ₀) + log N(a_k; μ₀, Σ)]  s.t.  ½‖μ − μ₀‖²_{Σ₀⁻¹} <= ε_μ,  KL(N(μ₀,Σ₀) ‖ N(μ₀,Σ)) <= ε_Σ.
+    """max Σ_k w_k [log N(a_k; μ, Σ₀) + log N(a_k; μ₀, Σ)]  s.t.  ½‖μ−μ₀‖²_{Σ₀⁻¹} <= ε_μ,  KL(N(μ₀,Σ₀)‖N(μ₀,Σ)) <= ε_Σ.
 
     The maximiser is μ = μ₀ + (m_w − μ₀)·min(1, √(ε_μ/KL_μ)) and Σ = (S_w + βΣ₀)/(1 + β), with m_w = Σ_k w a,
-    S_w = Σ_k w (a−μ₀)(a−μ₀)ᵀ and β >= 0 the root of KL_Σ = ε_Σ, or 0 where that bound is slack. It is solved in float64;
-    the result has the dtype of ``old``. ``kl_mean`` and ``kl_cov`` are in nats; ``average`` says whether they bound the
-    mean over the batch or each state. Source: Abdolmaleki et al., arXiv 1812.02256, section 4.
+    S_w = Σ_k w (a−μ₀)(a−μ₀)ᵀ and β >= 0 the root of KL_Σ = ε_Σ, or 0 where that bound is slack. Solved in float64; the
+    result has the dtype of ``old``. ``kl_mean`` and ``kl_cov`` are in nats; ``average`` says whether they bound the
+    mean over the batch (one step and one β for all states) or each state. Source: Abdolmaleki et al., arXiv 1812.02256,
+    section 4.
     """
 
     summary: ClassVar[str] = "mean and covariance each inside its own KL bound (MPO, the paper); Gaussian policies"

@@ -16,7 +16,7 @@ from cvpo.mstep.protocol import Projection
 
 @attrs.define(eq=False)
 class FitState:
-    """What a fit keeps between updates: the ``optimizer`` and ``alpha`` [*population, terms], always in [0, maximum]."""
+    """What a fit keeps between updates: the ``optimizer`` and ``alpha`` [*population, terms], in [0, maximum]."""
 
     optimizer: torch.optim.Optimizer
     alpha: Tensor
@@ -31,7 +31,9 @@ class FitState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raises CheckpointError where ``state`` is of another policy or projection."""
         if set(state) != {"optimizer", "alpha"} or state["alpha"].shape != self.alpha.shape:
-            raise CheckpointError(f"M-step state does not fit: expected 'optimizer' and 'alpha' {tuple(self.alpha.shape)}")
+            raise CheckpointError(
+                f"M-step state does not fit: expected 'optimizer' and 'alpha' {tuple(self.alpha.shape)}"
+            )
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except ValueError as error:
@@ -70,7 +72,7 @@ def descend(state: FitState, policy: nn.Module, loss: Tensor, max_grad_norm: flo
 
 
 def clip_gradients(params: Iterable[Tensor], max_norm: float, lead: int) -> None:
-    """Scale gradients in place to a global norm of at most ``max_norm``, for each member of ``lead`` population axes."""
+    """Scale gradients in place to a global norm of at most ``max_norm``, by member of ``lead`` population axes."""
     grads = [p.grad for p in params if p.grad is not None]
     square = torch.stack([grad.flatten(lead).square().sum(-1) for grad in grads]).sum(0)
     scale = (max_norm / (square.sqrt() + 1e-6)).clamp(max=1.0)

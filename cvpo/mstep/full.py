@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import attrs
 import torch
@@ -13,8 +14,6 @@ from cvpo import validators
 from cvpo.distributions import Categorical, Gaussian, probability_kl
 from cvpo.mstep.paths import curve_of, mean_at, moments, scale_at
 from cvpo.mstep.root import largest_step
-
-Kind = TypeVar("Kind", Gaussian, Categorical)
 
 
 @attrs.frozen
@@ -38,15 +37,15 @@ class Full:
         """ε as ``joint``."""
         return {"joint": self.kl_bound}
 
-    def project(self, old: Kind, actions: Tensor | None, weights: Tensor) -> Kind:
+    def project(self, old: Any, actions: Tensor | None, weights: Tensor) -> Any:
         """The maximiser, for actions [...,B,K,D] and weights [...,B,K]."""
         return _PROJECT[old.kind](old, actions, weights, self.kl_bound, self.average)
 
-    def kl(self, old: Kind, new: Kind) -> dict[str, Tensor]:
+    def kl(self, old: Any, new: Any) -> dict[str, Tensor]:
         """KL(π₀ ‖ π) [...,B]."""
         return {"joint": old.kl(new)}
 
-    def objective(self, old: Kind, new: Kind, actions: Tensor | None, weights: Tensor) -> Tensor:
+    def objective(self, old: Any, new: Any, actions: Tensor | None, weights: Tensor) -> Tensor:
         """Σ_k w_k log π(a_k) [...,B]."""
         if actions is None:
             return torch.where(weights > 0, weights * new.log_probs, 0.0).sum(-1)
@@ -92,4 +91,4 @@ def categorical_curve(p0: Tensor, shares: Tensor, t: Tensor) -> tuple[Tensor, Te
     return kl, slope
 
 
-_PROJECT = {"gaussian": _project_gaussian, "categorical": _project_categorical}
+_PROJECT: dict[str, Callable[..., Any]] = {"gaussian": _project_gaussian, "categorical": _project_categorical}

@@ -31,10 +31,10 @@ def guard(
     ``measure()`` gives KL/ε [*population, terms] of the policy with its present ``params``; ``ratios`` is its value
     now. θ_old are the parameters of π_old, where KL = 0. Returns t [*population] and KL/ε at the end.
 
-    A fixed number of probes shrinks the bracket of t, and the largest t seen inside is kept. ``early`` allows looking at
-    the result on the way: nothing is done where all is inside, and the search stops when it is close. That costs nothing
-    on a CPU; without it the same search runs masked, with no host synchronisation. Non-finite parameters fall back to
-    θ_old.
+    A fixed number of probes shrinks the bracket of t, and the largest t seen inside is kept. ``early`` allows a look at
+    the result on the way: nothing is done where all is inside, and the search stops when it is close. That costs
+    nothing on a CPU; without it the same search runs masked, with no host synchronisation and the same result.
+    Non-finite parameters fall back to θ_old.
     """
     worst = ratios.amax(-1)
     inside = worst <= 1.0

@@ -19,12 +19,14 @@ class Likelihood:
     """min_θ max_{α>=0}  −mean_b objective(π_θ) + Σ_j α_j (mean_b KL_j(π_old ‖ π_θ) − ε_j), then the guard.
 
     ``iterations`` Adam steps in θ with learning rate ``lr``, each followed by a step of dual ascent,
-    α_j ← clip(α_j + ``multiplier_lr``·min(KL_j/ε_j − 1, 1), 0, ``multiplier_max``). The slack is relative to its bound, so
-    that one rate serves every term (a rate of 0.01 is the paper's α scale of 1 at ε = 0.01 and of 100 at ε = 0.0001), and
-    is cut at 1, so that an overshoot does not wind α up for thousands of updates. α is clipped where it is stored.
-    ``multipliers``: ``"keep"`` them from one update to the next, or ``"reset"`` to 0. Where the projection bounds each
-    state, α follows the largest KL. The weights sum to 1 over K: the likelihood is not divided by K again.
-    ``max_grad_norm`` clips the gradient; ``None`` does not. Source: CVPO, arXiv 2201.11927, section 4.3.
+    α_j ← clip(α_j + ``multiplier_lr``·min(KL_j/ε_j − 1, 1), 0, ``multiplier_max``). The slack is relative to its bound,
+    so that one rate serves every term (0.01 is the paper's scale of 1 at ε = 0.01 and of 100 at ε = 0.0001), and is cut
+    at 1, so that an overshoot does not wind α up for thousands of updates. α is clipped where it is stored; at the
+    saddle point it is the β of the projection. ``multipliers``: ``"keep"`` them from one update to the next, or
+    ``"reset"`` to 0. Where the projection bounds each state, α follows the largest KL.
+
+    The weights sum to 1 over K: the likelihood is not divided by K again. ``max_grad_norm`` clips the gradient;
+    ``None`` does not. Source: CVPO, arXiv 2201.11927, section 4.3.
     """
 
     summary: ClassVar[str] = "weighted log-likelihood with multipliers on the KL terms (the paper)"

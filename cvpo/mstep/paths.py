@@ -2,8 +2,10 @@
 
 With x_k = L₀⁻¹(a_k − μ₀), u = Σ_k w_k x_k and t = 1/(1+β), a path is μ = μ₀ + t L₀u, Σ = L₀ C(t) L₀ᵀ,
 C(t) = I + t G + t(1−t) uuᵀ. The full projection has G = Σ_k w_k (x−u)(x−u)ᵀ − I; in the decoupled one the covariance
-alone moves, with G = Σ_k w_k xxᵀ − I and u = 0. Diagonal Gaussians keep the diagonals. Centred moments and G, not C − I,
-avoid cancellation. Shapes: x [...,B,K,D], w [...,B,K], u [...,B,D], G [...,B,D] or [...,B,D,D], t [...,1] or [...,B].
+moves alone, with G = Σ_k w_k xxᵀ − I and u = 0. Diagonal Gaussians keep the diagonals. Centred moments, and G itself
+rather than C − I, avoid cancellation.
+
+Shapes: x [...,B,K,D], w [...,B,K], u [...,B,D], G [...,B,D] or [...,B,D,D], t [...,1] or [...,B].
 """
 
 from __future__ import annotations
@@ -51,7 +53,10 @@ def diagonal_curve(g: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cholesky_curve(g: Tensor, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """KL(t) = ½[t²uᵀC⁻¹u + Σ_{i>j} X_ij² + Σ_i φ(2 log X_ii)], X = chol(C)⁻¹ [...,B], and dKL/dt; ∞ where C is singular."""
+    """KL(t) = ½[t²‖Xu‖² + Σ_{i>j} X_ij² + Σ_i φ(2 log X_ii)], X = chol(C)⁻¹ [...,B], and dKL/dt.
+
+    Where C is singular, KL is ∞.
+    """
     t = t[..., None, None]
     identity = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
     outer = _outer(u)

@@ -38,7 +38,7 @@ class Projection(Protocol):
 class Fit(Protocol):
     """Moves a network from π_old towards the projected policy, in place, and never leaves the trust region.
 
-    ``old`` and ``old_params`` are π_old on ``obs`` and its parameters, without gradient, and in memory of their own: the
+    ``old`` and ``old_params`` are π_old on ``obs`` and its parameters, without gradient and in memory of their own: the
     parameters of ``policy``, in the same order, change in place.
     """
 

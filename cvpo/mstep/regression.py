@@ -19,7 +19,8 @@ class Regression:
     """min_θ  mean_b KL(π* ‖ π_θ),  π* = projection.project(π_old, actions, weights), then the guard.
 
     The projection is exact, so there are no multipliers: ``iterations`` Adam steps with learning rate ``lr`` on the
-    divergence from the target, which is inside the trust region. ``max_grad_norm`` clips the gradient; ``None`` does not.
+    divergence from the target, which is inside the trust region. ``max_grad_norm`` clips the gradient; ``None`` does
+    not.
     """
 
     summary: ClassVar[str] = "supervised fit to the exactly projected policy; no multipliers"

@@ -88,7 +88,7 @@ class Recorder:
         row: dict[str, Any] = {
             "step": agent.steps,
             "updates": agent.updates,
-            "episodes": agent.statistics.count,
+            "episodes": agent.constraint.statistics.count,
             **self.interval.take(),
             **loop.means.take(),
             "time/elapsed": now - self.began,

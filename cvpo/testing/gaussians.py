@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import torch
 from hypothesis import strategies as st
@@ -38,7 +40,9 @@ def gaussians(
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31 - 1), label="seed"))
     lead = draw(st.sampled_from([(), (2,)]), label="lead")
     shape = (*lead, draw(st.integers(1, max_states), label="B"), draw(st.sampled_from(sizes), label="D"))
-    low, high = draw(st.sampled_from([(0.0, 0.0), (-1.0, 1.0), (-4.0, 2.0), (-4.0, -4.0), (2.0, 2.0)]), label="log10 scale")
+    low, high = draw(
+        st.sampled_from([(0.0, 0.0), (-1.0, 1.0), (-4.0, 2.0), (-4.0, -4.0), (2.0, 2.0)]), label="log10 scale"
+    )
     deviation = 10.0 ** (low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64))
     size = draw(st.sampled_from([0.0, 1.0, 1e3]), label="|mean|/scale")
     mean = size * deviation * torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -66,11 +70,11 @@ def categoricals(
 def projection_problems(
     draw: st.DrawFn, old: st.SearchStrategy[Distribution], *, particles: tuple[int, ...] = (1, 2, 5, 16)
 ) -> ProjectionProblem:
-    """π₀ drawn from ``old`` with weighted particles of it: uniform, random or one-hot weights, K = 1 and K < D included.
+    """π₀ drawn from ``old`` with weighted particles: uniform, random or one-hot weights, K = 1 and K < D included.
 
     Particles of a Gaussian are its samples, samples three times as wide, or one point K times.
     """
-    distribution = draw(old, label="old")
+    distribution: Any = draw(old, label="old")
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31 - 1), label="seed of particles"))
     kind = draw(st.sampled_from(["random", "one-hot", "uniform"]), label="weights")
     if distribution.kind == "categorical":
@@ -95,7 +99,7 @@ def _weights(shape: tuple[int, ...], kind: str, like: Tensor, generator: torch.G
 
 
 def _factor(deviation: Tensor, correlation: float, generator: torch.Generator) -> Tensor:
-    """Lower Cholesky factor with standard deviations ``deviation`` whose rows lean off the diagonal by ``correlation``."""
+    """Lower Cholesky factor with deviations ``deviation`` whose rows lean off the diagonal by ``correlation``."""
     size = deviation.shape[-1]
     lean = torch.randn((*deviation.shape, size), generator=generator, dtype=torch.float64).tril(-1)
     lean = correlation * lean / lean.norm(dim=-1, keepdim=True).clamp(min=1e-12)

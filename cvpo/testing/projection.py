@@ -29,10 +29,10 @@ def check_projection(projection: Projection, *, examples: int = 60, kinds: Itera
     1e-6, and in float32 to the rounding of the result); no other member of the family inside the bounds with a higher
     objective; duplicated particles change nothing; a stack gives what each of its problems gives; inputs unchanged.
 
-    ``kinds`` defaults to the projection's own ``kinds``, or to both. ``examples`` of each kind are drawn, the same every
-    time.
+    ``kinds`` defaults to the projection's own ``kinds``, or to both. ``examples`` of each are drawn, the same ones
+    every time.
     """
-    chosen = tuple(kinds or getattr(projection, "kinds", ("gaussian", "categorical")))
+    chosen: tuple[str, ...] = tuple(kinds or getattr(projection, "kinds", ("gaussian", "categorical")))
     policy = settings(
         max_examples=examples,
         deadline=None,
@@ -42,20 +42,21 @@ def check_projection(projection: Projection, *, examples: int = 60, kinds: Itera
         print_blob=False,
     )
     for kind in chosen:
-        policies = gaussians if kind == "gaussian" else categoricals
-        dtypes = st.sampled_from([torch.float64, torch.float64, torch.float32])
-        problems = dtypes.flatmap(lambda dtype, make=policies: projection_problems(make(dtype=dtype)))
         policy(given(_pairs(kind))(lambda pair: check_projection_kl(projection, *pair)))()
-        policy(given(problems)(lambda problem: check_projection_problem(projection, problem)))()
+        policy(given(_problems(kind))(lambda problem: check_projection_problem(projection, problem)))()
 
 
 def check_projection_kl(projection: Projection, old: Distribution, new: Distribution) -> None:
     """The KL terms of one pair of distributions of the same kind, in float64."""
     terms = projection.kl(old, new)
-    _require(set(terms) == set(projection.bounds), f"kl has the terms {sorted(terms)}, bounds {sorted(projection.bounds)}")
+    _require(
+        set(terms) == set(projection.bounds), f"kl has the terms {sorted(terms)}, bounds {sorted(projection.bounds)}"
+    )
     size = _size(old)
     for name, value in terms.items():
-        _require(value.shape == _batch(old), f"kl[{name!r}] has shape {tuple(value.shape)}; allowed: {tuple(_batch(old))}")
+        _require(
+            value.shape == _batch(old), f"kl[{name!r}] has shape {tuple(value.shape)}; allowed: {tuple(_batch(old))}"
+        )
         _require(bool((value >= 0).all()), f"kl[{name!r}] is {_least(value)}; a KL divergence is at least 0")
         if name in REFERENCES:
             _agree(f"kl[{name!r}]", value, REFERENCES[name](old, new), size)
@@ -124,8 +125,8 @@ def _check_optimal(projection: Projection, problem: ProjectionProblem, new: Dist
     at = int(gain[best].argmax())
     _require(
         not bool((gain > 0).any()),
-        f"objective {float(found[best].flatten()[at]):.9g}, but {float(better[best].flatten()[at]):.9g} is possible inside"
-        f" the bounds ({words[best]})",
+        f"objective {float(found[best].flatten()[at]):.9g}, but {float(better[best].flatten()[at]):.9g} is possible"
+        f" inside the bounds ({words[best]})",
     )
 
 
@@ -168,6 +169,13 @@ def _reference(distribution: Distribution) -> td.Distribution:
     if distribution.is_diagonal:
         return td.Independent(td.Normal(distribution.mean, distribution.scale), 1)
     return td.MultivariateNormal(distribution.mean, scale_tril=distribution.scale)
+
+
+@st.composite
+def _problems(draw: st.DrawFn, kind: str) -> ProjectionProblem:
+    dtype = draw(st.sampled_from([torch.float64, torch.float64, torch.float32]), label="dtype")
+    old: Any = gaussians(dtype=dtype) if kind == "gaussian" else categoricals(dtype=dtype)
+    return draw(projection_problems(old))
 
 
 @st.composite

@@ -20,9 +20,9 @@ def rivals(
 ) -> tuple[list[str], ProjectionProblem, Distribution]:
     """R distributions inside the bounds, stacked in front; with where each comes from, and the problem R times.
 
-    Coordinates z are those of the change from π₀ in its own units: (L₀⁻¹(μ−μ₀), L₀⁻¹(L−L₀) lower) or the change of logits.
-    From z* = z(new): π₀ itself, further out along z*, random neighbours, and steps up the gradient of the objective less
-    its part along the gradients of the bounded terms. Each is drawn back towards π₀ until it is inside, by bisection.
+    Coordinates z are the change from π₀ in its own units: (L₀⁻¹(μ−μ₀), L₀⁻¹(L−L₀) lower) or the change of logits. From
+    z* = z(new): π₀ itself, further out along z*, random neighbours, and steps up the gradient of the objective less its
+    part along the gradients of the bounded terms. Each is drawn back towards π₀ until it is inside, by bisection.
     """
     old = problem.old
     z = _coordinates(old, new)
@@ -49,7 +49,9 @@ def repeated(problem: ProjectionProblem, count: int) -> ProjectionProblem:
 
     old: Any = problem.old
     stack = Gaussian(expand(old.mean), expand(old.scale)) if old.kind == "gaussian" else Categorical(expand(old.logits))
-    return ProjectionProblem(stack, None if problem.actions is None else expand(problem.actions), expand(problem.weights))
+    return ProjectionProblem(
+        stack, None if problem.actions is None else expand(problem.actions), expand(problem.weights)
+    )
 
 
 def _coordinates(old: Any, new: Any) -> Tensor:
@@ -80,13 +82,15 @@ def _distribution(old: Any, z: Tensor) -> Distribution:
 
 
 def _tangent(projection: Projection, problem: ProjectionProblem, z: Tensor) -> Tensor:
-    """∇ objective less its projection on the span of the ∇ kl terms, per state or over the batch as they are bounded."""
+    """∇ objective less its projection on the span of the ∇ kl terms, by state or by batch as they are bounded."""
     with torch.enable_grad():
         z = z.detach().clone().requires_grad_()
         new = _distribution(problem.old, z)
         objective = projection.objective(problem.old, new, problem.actions, problem.weights)
         (ascent,) = torch.autograd.grad(objective.sum(), z, retain_graph=True)
-        normals = [torch.autograd.grad(kl.sum(), z, retain_graph=True)[0] for kl in projection.kl(problem.old, new).values()]
+        normals = [
+            torch.autograd.grad(kl.sum(), z, retain_graph=True)[0] for kl in projection.kl(problem.old, new).values()
+        ]
     batch = getattr(projection, "average", "batch") == "batch"
     axes = (z.ndim - _own(problem.old)) - (1 if batch else 0)
     basis: list[Tensor] = []

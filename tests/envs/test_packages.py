@@ -43,7 +43,7 @@ def test_constraints_agree_with_the_pins():
         (
             "SafetyPointGoal1-v0",
             SAFETY_GYMNASIUM,
-            ["pip install gymnasium==0.29.1", "pip install --no-deps safety-gym"],
+            ["pip install numpy==2.2.6 gymnasium==0.29.1", "pip install --no-deps safety-gym"],
         ),
         ("SafetyCarCircle-v0", BULLET_SAFETY_GYM, ["pip install --no-deps bullet-safety-gym==1.4.0 pybullet==3.2.7"]),
     ],

@@ -50,6 +50,29 @@ def test_a_cost_is_charged():
 
 
 @needs_safety
+def test_swimmer_without_the_attribute_that_mujoco_dropped():
+    from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
+
+    original = MujocoEnv._initialize_simulation
+    env = make("SafetySwimmerVelocity-v1")
+    assert MujocoEnv._initialize_simulation is original
+    env.reset()
+    assert np.isfinite(play(env, 20)[0]).all() and env._adapters[0].env.unwrapped.data.ncon == 0
+
+
+@needs_safety
+def test_joints_of_the_car_are_read():
+    env = make("safety_gymnasium:SafetyCarGoal0-v0")
+    assert env.reset().shape == (1, env.obs_size)
+
+
+@needs_safety
+def test_vision_tasks_are_refused():
+    with pytest.raises(EnvError, match="image observations"):
+        make("SafetyPointGoal0Vision-v0")
+
+
+@needs_safety
 def test_named_costs_and_horizon_of_a_navigation_task():
     env = make("SafetyPointGoal1-v0", horizon=1500, cost_keys=("cost_hazards", "cost"))
     env.reset()

@@ -95,7 +95,9 @@ def solve(family: Family, old, actions, weights, bounds: list[float], starts: li
                 point = torch.tensor(x).reshape(old.shape).requires_grad_()
                 values = function(family.make(point))
                 rows = [torch.autograd.grad(v, point, retain_graph=True)[0].reshape(-1) for v in values]
-                memory.update(x=x.tobytes(), values=torch.stack(values).detach().numpy(), rows=torch.stack(rows).numpy())
+                memory.update(
+                    x=x.tobytes(), values=torch.stack(values).detach().numpy(), rows=torch.stack(rows).numpy()
+                )
             return memory["values"], memory["rows"]
 
         return call
@@ -161,7 +163,9 @@ def test_no_general_optimiser_does_better(name: str) -> None:
         if best > -math.inf:
             solved += 1
             worst = max(worst, abs(best - mine) / (1.0 + abs(mine)))
-    print(f"{name}: {solved} of {PROBLEMS} solved by SLSQP, largest difference {worst:.1e}, bound exceeded by {over:.1e}")
+    print(
+        f"{name}: {solved} of {PROBLEMS} solved by SLSQP, largest difference {worst:.1e}, bound exceeded by {over:.1e}"
+    )
     assert solved >= 0.95 * PROBLEMS
     assert worst <= 1e-6
     assert over <= 1e-6

@@ -70,7 +70,7 @@ class SymmetricRoot(Full):
 
 @attrs.frozen
 class MissingTranspose(Decoupled):
-    """L₀⁻¹ S L₀⁻¹ for L₀⁻¹ S L₀⁻ᵀ: not symmetric, and a Cholesky factorisation reads its lower half without complaint."""
+    """L₀⁻¹ S L₀⁻¹ for L₀⁻¹ S L₀⁻ᵀ: not symmetric; a Cholesky factorisation reads its lower half without complaint."""
 
     def project(self, old, actions, weights):
         new = super().project(old, actions, weights)

@@ -106,7 +106,11 @@ def test_duplicated_particles_change_nothing(fit_name: str) -> None:
     results = []
     for copies in (1, 4):
         torch.manual_seed(0)
-        policy, projection, obs = Net("diagonal").double(), mstep.registry.create("decoupled"), torch.randn(32, 3).double()
+        policy, projection, obs = (
+            Net("diagonal").double(),
+            mstep.registry.create("decoupled"),
+            torch.randn(32, 3).double(),
+        )
         fit = mstep.fits.create(fit_name, iterations=3)
         old, old_params, actions, weights = problem(policy, obs)
         actions, weights = actions.repeat_interleave(copies, -2), (weights / copies).repeat_interleave(copies, -1)
@@ -179,7 +183,9 @@ def test_a_non_finite_loss_is_visible_and_leaves_the_old_policy() -> None:
     policy, projection, obs = Net("diagonal"), mstep.registry.create("decoupled"), torch.randn(8, 3)
     fit = mstep.fits.create("likelihood")
     old, old_params, actions, weights = problem(policy, obs)
-    stats = fit.fit(fit.build(policy, projection), policy, projection, obs, old, old_params, actions * torch.nan, weights)
+    stats = fit.fit(
+        fit.build(policy, projection), policy, projection, obs, old, old_params, actions * torch.nan, weights
+    )
     assert torch.isnan(stats["loss"]) and float(stats["guard_t"]) == 0.0
     assert all(torch.equal(p, o) for p, o in zip(policy.parameters(), old_params, strict=True))
 

@@ -136,7 +136,9 @@ def test_one_hot_weights_and_fewer_particles_than_dimensions(name, cholesky, siz
         old = gaussian(cholesky, shape=(3, size)).to(dtype)
         if cholesky:
             # Independent random rows are far from singular only when they are few.
-            old = Gaussian(old.mean, torch.linalg.cholesky(old.scale @ old.scale.mT + size * torch.eye(size, dtype=dtype)))
+            old = Gaussian(
+                old.mean, torch.linalg.cholesky(old.scale @ old.scale.mT + size * torch.eye(size, dtype=dtype))
+            )
         actions = old.to(DOUBLE).sample(2, torch.Generator().manual_seed(3)).to(dtype)
         new = projection.project(old, actions, torch.tensor([[1.0, 0.0]] * 3, dtype=dtype))
         assert new.mean.dtype == dtype and torch.isfinite(new.mean).all() and torch.isfinite(new.scale).all()
@@ -171,11 +173,15 @@ def test_categorical_gradients_are_those_of_finite_differences() -> None:
     weights = torch.rand(2, 3, generator=generator, dtype=DOUBLE, requires_grad=True)
     for average in ("batch", "state"):
         projection = Full(kl=0.02, average=average)
-        assert torch.autograd.gradcheck(lambda x, w: projection.project(Categorical(x), None, w).log_probs, (logits, weights))
+
+        def outputs(x, w, projection=projection):
+            return projection.project(Categorical(x), None, w).log_probs
+
+        assert torch.autograd.gradcheck(outputs, (logits, weights))
 
 
 def test_the_root_is_found_from_any_scale() -> None:
-    """Covariance paths with variance ratios 0 … 1e12 and bounds 1e-10 … 1e3: at the bound, or at the end of the path."""
+    """Paths with variance ratios 0 … 1e12 and bounds 1e-10 … 1e3: the step ends at its bound, or at the path's end."""
     generator = torch.Generator().manual_seed(0)
     spread = 10.0 ** (24 * torch.rand(4000, 3, generator=generator, dtype=DOUBLE) - 12)
     spread[:500] = 0.0
@@ -191,7 +197,7 @@ def test_the_root_is_found_from_any_scale() -> None:
     t = largest_step(relative, curvature / bound, 1.0, "state")
     kl = relative(t)[0]
     end = relative(torch.ones_like(t))[0] <= 1.0
-    assert 0.1 < end.double().mean() < 0.9
+    assert 20 < int(end.sum()) < 2000
     assert (t[end] == 1.0).all()
     assert (kl <= 1.0 + 1e-9).all()
     # Rounding of t itself decides how close a steep curve can come to a bound of 1e3.

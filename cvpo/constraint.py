@@ -1,0 +1,62 @@
+"""The agent's constraint: cost limits and the policy's own costs in the scale of Q, from its newest episodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cvpo.config import AgentConfig
+from cvpo.critics.limits import to_q_scale
+from cvpo.statistics import Episode, EpisodeStatistics
+from cvpo.types import Spec, Transition
+
+
+class Constraint:
+    """``limit`` d and ``measured`` J_c, both [M] float64 in the scale of Q, kept up to date with finished episodes.
+
+    Before the first episode ends nothing is known of J_c, and ``measured`` is ``limit``: no slack either way.
+    """
+
+    def __init__(self, config: AgentConfig, spec: Spec, num_envs: int, device: torch.device) -> None:
+        self._config, self._device = config, device
+        self.statistics = EpisodeStatistics(
+            num_envs, spec.obs_size, spec.action_size, spec.signals, spec.gamma, config.measure_episodes
+        )
+        self._refresh()
+
+    def add(self, transition: Transition) -> list[Episode]:
+        """Take one step of all environments; the episodes that it finished."""
+        finished = self.statistics.add(
+            transition.obs.cpu().numpy(),
+            transition.action.cpu().numpy(),
+            transition.signals.cpu().numpy(),
+            (transition.terminated | transition.truncated).cpu().numpy(),
+        )
+        if finished:
+            self._refresh()
+        return finished
+
+    def threshold(self, q_cost: Tensor, prior: Tensor | None) -> Tensor:
+        """The E-step's limit [M] on E_w[Q_c], for its Q-values ``q_cost`` [M,B,K] and ``prior`` [B,K] or None."""
+        config = self._config
+        return config.limit.threshold(q_cost.double(), prior, self.limit, self.measured, config.gamma)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"statistics": self.statistics.state_dict(), "limit": self.limit, "measured": self.measured}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.statistics.load_state_dict(state["statistics"])
+        self.limit, self.measured = state["limit"].to(self._device), state["measured"].to(self._device)
+
+    def _refresh(self) -> None:
+        config, terminates = self._config, self._config.horizon_terminates
+        length = (self.statistics.mean_length() if config.adaptive_horizon else None) or config.horizon or 1
+        limits = [
+            to_q_scale(c, config.limit_kind, config.gamma, length, terminates=terminates) for c in config.cost_limits
+        ]
+        self.limit = torch.tensor(limits, dtype=torch.float64, device=self._device)
+        kind = "discounted" if config.limit.measure == "discounted" else "episode"
+        measured = self.statistics.measured_cost(kind, terminates=terminates)
+        self.measured = self.limit if measured is None else torch.as_tensor(measured, device=self._device)

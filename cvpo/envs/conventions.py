@@ -1,0 +1,43 @@
+"""What each package's environments are wrapped in, so that all follow Gymnasium's convention."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import gymnasium
+
+from cvpo.envs import shield
+from cvpo.envs.compat import SafetyGymnasiumTask, predefined_collisions
+
+
+class FiveTuple(gymnasium.Wrapper):
+    """The six-tuple (observation, reward, cost, terminated, truncated, info) with the cost moved to ``info["cost"]``;
+    the five-tuple passes through. Below Gymnasium's TimeLimit, which takes five."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        result = self.env.step(action)
+        if len(result) == 6:
+            obs, reward, cost, terminated, truncated, info = result  # type: ignore[misc]
+            info["cost"] = cost
+            return obs, reward, terminated, truncated, info
+        return result
+
+
+def making(package: str) -> contextlib.AbstractContextManager[None]:
+    """What has to hold while an environment of ``package`` is made."""
+    if package == "bullet_safety_gym":
+        return shield.making()
+    return predefined_collisions() if package == "safety_gymnasium" else contextlib.nullcontext()
+
+
+def adapt(env: gymnasium.Env, horizon: int | None = None) -> gymnasium.Env:
+    """``env`` with what its package needs to be deterministic and drawn; other environments unchanged."""
+    package = type(env.unwrapped).__module__.partition(".")[0]
+    if package == "safety_gymnasium":
+        return SafetyGymnasiumTask(env, horizon)
+    if package == "bullet_safety_gym":
+        from cvpo.envs.bullet import BulletTask
+
+        return BulletTask(env)
+    return env
