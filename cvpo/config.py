@@ -30,9 +30,11 @@ class AgentConfig:
     ``buffer``, ``limit`` (which constraint), ``states`` (the E-step's states).
 
     Constraint: ``cost_limits``, one for each cost, in units of ``limit_kind`` (``"episode"`` sum, ``"step"``,
-    ``"discounted"`` sum); ``horizon`` T in steps; ``adaptive_horizon`` takes the mean length of the newest
+    ``"discounted"`` sum); ``aim`` is the share of the limits that training aims at: less than 1 leaves room where the
+    policy's mode costs more than its samples. ``horizon`` T in steps; ``adaptive_horizon`` takes the mean length of the newest
     ``measure_episodes`` episodes for T instead, once there are any; ``horizon_terminates`` says that the end of the
-    horizon is a termination, not a truncation.
+    horizon is a termination, not a truncation. What the limit calls the policy's own cost is measured on as many
+    episodes, or on the newest ``measure_steps`` steps.
 
     E-step: ``estep_batch`` states B (None: ``batch_size``), ``particles`` K actions for each, ``kl_epsilon`` bound,
     ``estep_critic`` target (paper) or online, ``warm_start`` from the previous duals.
@@ -55,10 +57,12 @@ class AgentConfig:
     cost_limits: tuple[float, ...] = attrs.field(default=(), converter=_limits, validator=_check_limits)
     limit_kind: str = attrs.field(default="episode", validator=one_of(LIMIT_KINDS))
     gamma: float = attrs.field(default=0.99, validator=number(gt=0, lt=1))
+    aim: float = attrs.field(default=1.0, validator=number(gt=0, le=1))
     horizon: int | None = attrs.field(default=None, validator=number(ge=1, integer=True, optional=True))
     horizon_terminates: bool = False
     adaptive_horizon: bool = True
     measure_episodes: int = attrs.field(default=5, validator=number(ge=1, integer=True))
+    measure_steps: int = attrs.field(default=1_000, validator=number(ge=1, integer=True))
 
     batch_size: int = attrs.field(default=256, validator=number(ge=1, integer=True))
     estep_batch: int | None = attrs.field(default=None, validator=number(ge=1, integer=True, optional=True))

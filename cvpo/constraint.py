@@ -14,7 +14,7 @@ from cvpo.types import Spec, Transition
 
 
 class Constraint:
-    """``limit`` d and ``measured`` J_c, both [M] float64 in the scale of Q, kept up to date with finished episodes.
+    """``limit`` d and ``measured`` J_c, both [M] float64 in the scale of Q, kept up to date with what happens.
 
     Before the first episode ends nothing is known of J_c, and ``measured`` is ``limit``: no slack either way.
     """
@@ -22,8 +22,15 @@ class Constraint:
     def __init__(self, config: AgentConfig, spec: Spec, num_envs: int, device: torch.device) -> None:
         self._config, self._device = config, device
         self.statistics = EpisodeStatistics(
-            num_envs, spec.obs_size, spec.action_size, spec.signals, spec.gamma, config.measure_episodes
+            num_envs,
+            spec.obs_size,
+            spec.action_size,
+            spec.signals,
+            spec.gamma,
+            keep_episodes=config.measure_episodes,
+            keep_steps=config.measure_steps,
         )
+        self._every_step = config.limit.measure == "steps"
         self._refresh()
 
     def add(self, transition: Transition) -> list[Episode]:
@@ -34,7 +41,7 @@ class Constraint:
             transition.signals.cpu().numpy(),
             (transition.terminated | transition.truncated).cpu().numpy(),
         )
-        if finished:
+        if finished or self._every_step:
             self._refresh()
         return finished
 
@@ -54,9 +61,10 @@ class Constraint:
         config, terminates = self._config, self._config.horizon_terminates
         length = (self.statistics.mean_length() if config.adaptive_horizon else None) or config.horizon or 1
         limits = [
-            to_q_scale(c, config.limit_kind, config.gamma, length, terminates=terminates) for c in config.cost_limits
+            to_q_scale(config.aim * c, config.limit_kind, config.gamma, length, terminates=terminates)
+            for c in config.cost_limits
         ]
         self.limit = torch.tensor(limits, dtype=torch.float64, device=self._device)
-        kind = "discounted" if config.limit.measure == "discounted" else "episode"
+        kind = config.limit.measure if config.limit.measure in ("discounted", "steps") else "episode"
         measured = self.statistics.measured_cost(kind, terminates=terminates)
         self.measured = self.limit if measured is None else torch.as_tensor(measured, device=self._device)

@@ -21,7 +21,26 @@ SPRINT: dict[str, Any] = {
     "target_tau": 0.02,
     "fit": {"name": "likelihood", "iterations": 2},
     "mstep": {"name": "decoupled", "kl_mean": 0.02, "kl_cov": 0.002},
-    "measure_episodes": 3,
+    "measure_steps": 300,
+}
+
+#: Velocity tasks: two-step returns (longer ones were slower to learn), small networks and half the E-step's states of the
+#: default, for a run of minutes on two cores (benchmarks/results/learning-velocity.jsonl).
+VELOCITY: dict[str, Any] = {
+    "steps": 40_000,
+    "warmup_steps": 2_000,
+    "updates_per_step": 0.5,
+    "eval_every": 10_000,
+    "estep_batch": 64,
+    "policy": {"name": "diagonal", "hidden": (128, 128)},
+    "critic": {"name": "mlp", "hidden": (128, 128), "cost": "mean"},
+    "buffer": {"name": "nstep", "steps": 2},
+    "states": {"name": "recent", "window": 5_000},
+    "target_tau": 0.01,
+    "fit": {"name": "likelihood", "iterations": 2},
+    "mstep": {"name": "decoupled", "kl_mean": 0.1, "kl_cov": 0.002},
+    # The mode runs faster than its samples do.
+    "aim": 0.5,
 }
 
 #: (pattern on the task, options). Every pattern that matches counts; later rows come before earlier ones.
@@ -32,6 +51,7 @@ PRESETS: tuple[tuple[str, dict[str, Any]], ...] = (
         for task in COST_LIMITS
     ),
     (r"^Safety.*-v\d+$", {"cost_limits": (25.0,), "cost_keys": ("cost",)}),
+    (r"^Safety\w+Velocity-v\d+$", VELOCITY),
     (r"^Safety(Ball|Car|Drone|Ant)(Circle|Run|Gather|Reach)-v0$", {"cost_limits": (10.0,)}),
 )
 

@@ -23,13 +23,25 @@ class Episode:
 
 
 class EpisodeStatistics:
-    """Running sums of N environments and the newest finished episodes.
+    """Running sums of N environments, the newest ``keep_episodes`` finished episodes and ``keep_steps`` steps.
 
     ``discounted`` sums are ``Σ_t γᵗ x_t`` from the episode's start, what Q at the first step predicts.
     """
 
-    def __init__(self, num_envs: int, obs_size: int, action_size: int, signals: int, gamma: float, keep: int):
+    def __init__(
+        self,
+        num_envs: int,
+        obs_size: int,
+        action_size: int,
+        signals: int,
+        gamma: float,
+        *,
+        keep_episodes: int,
+        keep_steps: int,
+    ):
         self.gamma = gamma
+        self.steps = np.zeros((max(keep_steps // num_envs, 1), num_envs, signals))
+        self.step_count = 0
         self.running: dict[str, np.ndarray] = {
             "total": np.zeros((num_envs, signals)),
             "discounted": np.zeros((num_envs, signals)),
@@ -37,7 +49,7 @@ class EpisodeStatistics:
             "obs": np.zeros((num_envs, obs_size), dtype=np.float32),
             "action": np.zeros((num_envs, action_size), dtype=np.float32),
         }
-        self.episodes: deque[Episode] = deque(maxlen=keep)
+        self.episodes: deque[Episode] = deque(maxlen=keep_episodes)
         self.count = 0
 
     def add(self, obs: np.ndarray, action: np.ndarray, signals: np.ndarray, done: np.ndarray) -> list[Episode]:
@@ -47,6 +59,8 @@ class EpisodeStatistics:
         if fresh.any():
             run["obs"][fresh], run["action"][fresh] = obs[fresh], action[fresh]
         step = signals.T
+        self.steps[self.step_count % len(self.steps)] = step
+        self.step_count += 1
         run["discounted"] += np.power(self.gamma, run["length"])[:, None] * step
         run["total"] += step
         run["length"] += 1
@@ -81,10 +95,15 @@ class EpisodeStatistics:
         """J_c [M] of the newest episodes in the scale of Q; None before the first.
 
         ``kind="discounted"``: the mean realised discounted sum; ``"episode"``: the mean episode sum, converted as a
-        cost limit is. Both estimate the behaviour policy's cost.
+        cost limit is; ``"steps"``: the mean cost of the newest steps, converted as a limit per step is. All estimate
+        the behaviour policy's cost.
         """
         if not self.episodes:
             return None
+        if kind == "steps":
+            rates = self.steps[: self.step_count, :, 1:].mean((0, 1))
+            horizon = self.mean_length() or 1.0
+            return np.array([to_q_scale(c, "step", self.gamma, horizon, terminates=terminates) for c in rates])
         if kind == "discounted":
             return np.mean([episode.discounted[1:] for episode in self.episodes], axis=0)
         total = np.mean([episode.total[1:] for episode in self.episodes], axis=0)
@@ -96,6 +115,8 @@ class EpisodeStatistics:
             "running": {name: value.copy() for name, value in self.running.items()},
             "episodes": [attrs.asdict(episode) for episode in self.episodes],
             "count": self.count,
+            "steps": self.steps.copy(),
+            "step_count": self.step_count,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -103,4 +124,5 @@ class EpisodeStatistics:
             value[...] = state["running"][name]
         self.episodes.clear()
         self.episodes.extend(Episode(**episode) for episode in state["episodes"])
-        self.count = int(state["count"])
+        self.count, self.step_count = int(state["count"]), int(state["step_count"])
+        self.steps[...] = state["steps"]

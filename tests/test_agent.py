@@ -129,7 +129,7 @@ def test_old_policy_follows_as_named():
 
 
 def test_limits_follow_the_episodes_length():
-    agent, _ = line_agent(1, gamma=0.9)
+    agent, _ = line_agent(1, gamma=0.9, limit={"name": "policy", "measure": "episode"})
     assert agent.constraint.limit.item() == pytest.approx(5.0 / 20 / 0.1)
     step = Transition(
         obs=torch.zeros(1, 3), action=torch.zeros(1, 2), signals=torch.tensor([[0.0], [2.0]]),

@@ -20,7 +20,7 @@ from cvpo import presets
 from cvpo.envs import COST_KEYS, COST_LIMITS
 from cvpo.errors import CheckpointError, ConfigError, EnvError, RunError
 from cvpo.estep.newton import Newton
-from cvpo.run import Result, RunConfig, RunFolder, configure, from_options, load_config, review, resume, train
+from cvpo.run import Result, RunConfig, RunFolder, configure, from_options, load_config, resume, review, train
 from cvpo.run.folder import Lock
 from cvpo.run.measure import Interval, ratio, score
 from cvpo.run.recorder import Recorder

@@ -32,7 +32,7 @@ def play(statistics: EpisodeStatistics, steps: int, lengths: tuple[int, int] = (
 
 
 def fresh() -> EpisodeStatistics:
-    return EpisodeStatistics(num_envs=2, obs_size=4, action_size=1, signals=3, gamma=GAMMA, keep=4)
+    return EpisodeStatistics(2, 4, 1, signals=3, gamma=GAMMA, keep_episodes=4, keep_steps=12)
 
 
 def test_sums_lengths_and_starts():
@@ -58,6 +58,17 @@ def test_measured_cost_of_the_newest_episodes():
     assert statistics.mean_length() == pytest.approx(np.mean([len(s) for s in newest]))
 
 
+def test_measured_cost_of_the_newest_steps_waits_for_no_episode():
+    statistics = fresh()
+    expected, _ = play(statistics, 40)
+    rng = np.random.default_rng(5)
+    newest = rng.normal(size=(6, 3, 2))
+    for signals in newest:
+        statistics.add(np.zeros((2, 4)), np.zeros((2, 1)), signals, np.zeros(2, dtype=bool))
+    rate = newest[:, 1:].mean((0, 2))
+    np.testing.assert_allclose(statistics.measured_cost("steps", terminates=False), rate / (1 - GAMMA))
+
+
 def test_state_round_trip_in_the_middle_of_episodes():
     statistics, other = fresh(), fresh()
     play(statistics, 17)
@@ -69,6 +80,9 @@ def test_state_round_trip_in_the_middle_of_episodes():
         np.testing.assert_array_equal(a.discounted, b.discounted)
         assert a.length == b.length
     assert statistics.count == other.count
+    np.testing.assert_array_equal(
+        statistics.measured_cost("steps", terminates=False), other.measured_cost("steps", terminates=False)
+    )
 
 
 def test_interrupt_forgets_unfinished_episodes():

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING
 from typing import Any
 
 import attrs
 import tyro
 
 from cvpo.assembly import DEFAULTS, FAMILIES
-from cvpo.cli.fields import description_of, flag, literal, option
+from cvpo.cli.fields import default_of, description_of, flag, literal, option
 from cvpo.config import AgentConfig
 from cvpo.errors import ConfigError
 from cvpo.presets import preset
@@ -119,12 +118,16 @@ def build_record(choices: Choices, parts: Mapping[str, Mapping[str, Any]]) -> ty
         text = f"{FAMILIES[family].family}: {', '.join(FAMILIES[family].names())}"
         fields.append((f"{family}_name", option(str, text, family), options["name"]))
     for title, (cls, names) in SCALARS.items():
-        held = [flag(cls, name, choices.base.get(name, _default(cls, name))) for name in names]
+        known = attrs.fields_dict(cls)
+        held = [flag(cls, name, choices.base.get(name, default_of(known[name]))) for name in names]
         fields.append((title, unprefixed[_record(title, description_of(cls), held)]))
     for family, options in parts.items():
         cls = FAMILIES[family].get(options["name"])
-        init = [field for field in attrs.fields(cls) if field.init]
-        held = [flag(cls, field.name, options.get(field.alias, MISSING), called=field.alias) for field in init]
+        held = [
+            flag(cls, field.name, options.get(field.alias, default_of(field)), called=field.alias)
+            for field in attrs.fields(cls)
+            if field.init
+        ]
         if held:
             fields.append((family, _record(family, f"{options['name']}: {description_of(cls)}", held)))
     return _record("train", DESCRIPTION, fields)
@@ -134,7 +137,3 @@ def _record(name: str, doc: str, fields: list[Any]) -> type:
     record = dataclasses.make_dataclass(name, fields, kw_only=True)
     record.__doc__ = doc
     return record
-
-
-def _default(cls: type, name: str) -> Any:
-    return getattr(attrs.fields(cls), name).default

@@ -15,6 +15,7 @@ from cvpo.registry import Registry
 from cvpo.validators import number, one_of
 
 LIMIT_KINDS = ("episode", "discounted", "step")
+MEASURES = ("steps", "episode", "discounted", "critic", "states")
 
 limits = Registry(
     "limit", {"q": "cvpo.critics.limits:QLimit", "policy": "cvpo.critics.limits:PolicyLimit"}
@@ -75,7 +76,8 @@ class PolicyLimit:
     The advantage of the step is bounded by the policy's own slack, so that J_c <= d at any fixed point, for any
     full-support states, and the constraint is feasible whenever a step towards safety is small. ``measure`` says what
     J_c is: ``"episode"``, the mean realised episode cost, converted as the limit is (all steps of an episode count
-    alike): unbiased, but as late as episodes are long; ``"discounted"``, the mean realised discounted cost from the
+    alike): unbiased, but as late as episodes are long; ``"steps"``, the mean realised cost of the newest steps over
+    1−γ: the same without waiting for the ends of episodes; ``"discounted"``, the mean realised discounted cost from the
     episode's start; ``"critic"``, the critic's value at recent episode starts; ``"states"``, the critic's own
     E_b E_p[Q_c], for states of the policy's own episodes the cost per step over 1−γ: at once, but with the critic's
     bias. ``rate`` κ in (0, 1] is the share of the slack that one step may use: 1 is the theorem's; a measurement that
@@ -83,7 +85,7 @@ class PolicyLimit:
     point is the same for every κ. Source: Kakade & Langford (2002), lemma 6.1; Achiam et al. (2017), corollary 2.
     """
 
-    measure: str = attrs.field(default="episode", validator=one_of(("episode", "discounted", "critic", "states")))
+    measure: str = attrs.field(default="steps", validator=one_of(MEASURES))
     rate: float = attrs.field(default=1.0, validator=number(gt=0, le=1))
 
     summary: ClassVar[str] = "performance difference: the step's cost advantage below the policy's own slack"

@@ -117,9 +117,9 @@ class Serial(VectorEnv):
     def reset(self, seed: int | None = None) -> np.ndarray:
         if seed is not None:
             self.seed = seed
-        for adapter in self._adapters:
+        for adapter in self._open():
             adapter.seed = self.seed
-        self._obs = np.stack([adapter.reset(None if seed is None else 0) for adapter in self._adapters])
+        self._obs = np.stack([adapter.reset(None if seed is None else 0) for adapter in self._open()])
         return self._obs.copy()
 
     def step(self, actions: np.ndarray) -> Step:
@@ -129,7 +129,7 @@ class Serial(VectorEnv):
         reward, cost = np.empty(count), np.empty((count, costs))
         terminated, truncated = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
         resets: dict[int, np.ndarray] = {}
-        for n, (adapter, env_action) in enumerate(zip(self._adapters, self.door.to_env(actions), strict=True)):
+        for n, (adapter, env_action) in enumerate(zip(self._open(), self.door.to_env(actions), strict=True)):
             next_obs[n], reward[n], cost[n], over, cut = adapter.step(actions[n], env_action)
             if over or cut:
                 terminated[n], truncated[n] = over, cut
@@ -141,7 +141,7 @@ class Serial(VectorEnv):
         return Step(obs.copy(), next_obs, reward, cost, terminated, truncated)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        adapters = self._adapters
+        adapters = self._open()
         return {
             "seed": np.array([adapter.seed for adapter in adapters], dtype=np.int64),
             "episode": np.array([adapter.episode for adapter in adapters], dtype=np.int64),
@@ -153,7 +153,7 @@ class Serial(VectorEnv):
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> np.ndarray:
         parts = split_state(state, [1] * self.num_envs)
-        for n, (adapter, part) in enumerate(zip(self._adapters, parts, strict=True)):
+        for n, (adapter, part) in enumerate(zip(self._open(), parts, strict=True)):
             adapter.seed = self.seed = int(part["seed"][0])
             episode, saved = int(part["episode"][0]), part["obs"][0]
             if episode < 0:
@@ -179,12 +179,17 @@ class Serial(VectorEnv):
         return self._obs.copy()
 
     def render_frame(self, index: int = 0) -> np.ndarray:
-        return self._adapters[index].render()
+        return self._open()[index].render()
 
     def close(self) -> None:
         for adapter in self._adapters:
             adapter.close()
         self._adapters = []
+
+    def _open(self) -> list[Adapter]:
+        if not self._adapters:
+            raise EnvError(f"the environments of task {self.task!r} are closed")
+        return self._adapters
 
 
 def check_actions(actions: Any, num_envs: int, size: int) -> np.ndarray:

@@ -27,9 +27,12 @@ class One:
     maximum = staticmethod(max)
     sqrt = staticmethod(math.sqrt)
 
+    at_least = staticmethod(max)
+    at_most = staticmethod(min)
+
     @staticmethod
-    def where(condition: bool, yes: Any, no: Any) -> Any:
-        """``yes`` where the condition holds, else ``no``; nested tuples are taken as they are."""
+    def where(condition: bool, yes: Number, no: Number) -> Number:
+        """``yes`` where the condition holds, else ``no``."""
         return yes if condition else no
 
     @staticmethod
@@ -78,13 +81,17 @@ class Many:
     maximum = staticmethod(torch.maximum)
     sqrt = staticmethod(torch.sqrt)
 
+    where = staticmethod(torch.where)
+
     @staticmethod
-    def where(condition: Tensor, yes: Any, no: Any) -> Any:
-        """``yes`` where the condition holds, else ``no``, through nested tuples."""
-        if isinstance(yes, tuple):
-            parts = (Many.where(condition, a, b) for a, b in zip(yes, no, strict=True))
-            return type(yes)(*parts) if hasattr(yes, "_fields") else tuple(parts)
-        return torch.where(condition, yes, no)
+    def at_least(value: Tensor, bound: float) -> Tensor:
+        """The value, or the bound where it is larger."""
+        return value.clamp(min=bound)
+
+    @staticmethod
+    def at_most(value: Tensor, bound: float) -> Tensor:
+        """The value, or the bound where it is smaller."""
+        return value.clamp(max=bound)
 
     @staticmethod
     def all(condition: Tensor) -> bool:

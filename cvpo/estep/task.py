@@ -29,6 +29,7 @@ class Task(NamedTuple):
     epsilon: Tensor
     lower: Tensor
     slope: Tensor
+    lift: Tensor
     upper: Tensor
     units: Tensor
     size: Tensor
@@ -58,6 +59,7 @@ def main_task(scaled: Scaled) -> Task:
         epsilon=scaled.epsilon,
         lower=lower,
         slope=0.1 * lower[:, 0],
+        lift=3e-7 * scaled.range_reward / scaled.epsilon,
         upper=torch.full_like(lower, torch.inf),
         units=torch.cat([scaled.range_reward.unsqueeze(1), scaled.range_cost], dim=1),
         size=scaled.size,
@@ -105,7 +107,7 @@ def bottom(task: Task, x: Tensor) -> Tensor:
 
     The lift ends where η·ε would count as an error of its own.
     """
-    lift = torch.minimum(task.slope * (x[:, 1:] * task.size[:, 1:]).sum(1), 3e-7 * task.units[:, 0] / task.epsilon)
+    lift = torch.minimum(task.slope * (x[:, 1:] * task.size[:, 1:]).sum(1), task.lift)
     eta = torch.maximum(task.lower[:, 0], lift)
     return torch.cat([eta.unsqueeze(1), task.lower[:, 1:]], dim=1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -32,8 +32,15 @@ def check_projection(projection: Projection, *, examples: int = 60, kinds: Itera
     ``kinds`` defaults to the projection's own ``kinds``, or to both. ``examples`` of each are drawn, the same ones
     every time.
     """
-    chosen: tuple[str, ...] = tuple(kinds or getattr(projection, "kinds", ("gaussian", "categorical")))
-    policy = settings(
+    for _, check in projection_checks(projection, examples=examples, kinds=kinds):
+        check()
+
+
+def projection_checks(
+    projection: Projection, *, examples: int = 60, kinds: Iterable[str] | None = None
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The parts of :func:`check_projection`: what each is about, and a call that raises AssertionError."""
+    fixed = settings(
         max_examples=examples,
         deadline=None,
         database=None,
@@ -41,9 +48,16 @@ def check_projection(projection: Projection, *, examples: int = 60, kinds: Itera
         suppress_health_check=list(HealthCheck),
         print_blob=False,
     )
-    for kind in chosen:
-        policy(given(_pairs(kind))(lambda pair: check_projection_kl(projection, *pair)))()
-        policy(given(_problems(kind))(lambda problem: check_projection_problem(projection, problem)))()
+
+    def measure(pair: Pair) -> None:
+        check_projection_kl(projection, *pair)
+
+    def project(problem: ProjectionProblem) -> None:
+        check_projection_problem(projection, problem)
+
+    for kind in kinds or getattr(projection, "kinds", ("gaussian", "categorical")):
+        yield f"KL terms of {kind} policies", fixed(given(_pairs(kind))(measure))
+        yield f"projections of {kind} policies", fixed(given(_problems(kind))(project))
 
 
 def check_projection_kl(projection: Projection, old: Distribution, new: Distribution) -> None:

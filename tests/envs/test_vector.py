@@ -140,6 +140,8 @@ def test_users_instances_stay_open():
     with make(mine, horizon=10) as env:
         assert env.num_envs == 2 and env.reset().shape == (2, 3)
     env.close()
+    with pytest.raises(EnvError, match="closed"):
+        env.step(np.zeros((2, 2)))
     assert not any(toy.closed for toy in mine)
     made = []
     with make(lambda: made.append(Toy()) or made[-1], 2, horizon=10):

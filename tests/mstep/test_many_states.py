@@ -45,7 +45,8 @@ def test_no_projection_fails(name: str, cholesky: bool, average: str) -> None:
         worst[term] = float((kl.mean() if average == "batch" else kl.max()) / projection.bounds[term])
     shape = "Cholesky" if cholesky else "diagonal"
     shares = ", ".join(f"{term} {value - 1.0:+.1e}" for term, value in worst.items())
-    print(f"{name} {shape} {average}: {STATES} in {wall:.2f} s ({cpu:.2f} s CPU), peak {memory:.1f} GiB; KL/ε − 1: {shares}")
+    spent = f"{wall:.2f} s ({cpu:.2f} s CPU), peak {memory:.1f} GiB"
+    print(f"{name} {shape} {average}: {STATES} in {spent}; KL/ε − 1: {shares}")
     assert torch.isfinite(new.mean).all() and torch.isfinite(new.scale).all()
     # The result is rounded to float32: 2^-22 |μ| against a step of √(2ε) scales, and the scale itself at ε = 1e-4.
     assert all(value <= 1.0 + 1e-3 for value in worst.values())
