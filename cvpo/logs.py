@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +21,41 @@ FIRST = ("step", "updates", "episodes")
 
 
 class JsonLines:
-    """An append-only file of rows; :meth:`position` and :meth:`rewind` undo what was written after a checkpoint."""
+    """An append-only file of rows; :meth:`position` and :meth:`rewind` undo what was written after a checkpoint.
+
+    Every method raises RunError where the file cannot be written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = open(path, "ab")  # noqa: SIM115 - open as long as the run
+        with writing(path):
+            self._file = open(path, "ab")  # noqa: SIM115 - open as long as the run
 
     def append(self, row: Row) -> None:
-        """Add one row; it is in the operating system's hands when this returns. Raises RunError."""
-        try:
+        """Add one row; it is in the operating system's hands when this returns."""
+        with writing(self.path):
             self._file.write(json.dumps(row).encode() + b"\n")
             self._file.flush()
-        except OSError as error:
-            raise RunError(f"log {self.path} could not be written: {error.strerror or error}") from error
 
     def position(self) -> int:
         """Bytes written, and on disk when this returns."""
-        os.fsync(self._file.fileno())
-        return self._file.seek(0, os.SEEK_END)
+        with writing(self.path):
+            os.fsync(self._file.fileno())
+            return self._file.seek(0, os.SEEK_END)
 
     def rewind(self, position: int) -> None:
         """Drop everything after ``position``. Raises RunError where the file is shorter than that."""
-        size = self._file.seek(0, os.SEEK_END)
-        if size < position:
-            raise RunError(f"log {self.path} has {size} bytes, the checkpoint was made at {position}: rows are missing")
-        self._file.truncate(position)
+        with writing(self.path):
+            size = self._file.seek(0, os.SEEK_END)
+            if size < position:
+                raise RunError(
+                    f"log {self.path} has {size} bytes, the checkpoint was made at {position}: rows are missing"
+                )
+            self._file.truncate(position)
 
     def close(self) -> None:
-        try:
+        with writing(self.path):
             self._file.close()
-        except OSError as error:
-            raise RunError(f"log {self.path} could not be written: {error.strerror or error}") from error
 
 
 class CsvTable:
@@ -70,22 +75,17 @@ class CsvTable:
         if not set(row) <= set(self._columns):
             self._rewrite()
             return
-        try:
-            with open(self.path, "a", encoding="utf-8", newline="") as file:
-                file.write(self._text([row]))
-        except OSError as error:
-            raise RunError(f"log {self.path} could not be written: {error.strerror or error}") from error
+        with writing(self.path), open(self.path, "a", encoding="utf-8", newline="") as file:
+            file.write(self._text([row]))
 
     def _rewrite(self) -> None:
         rows = read_rows(self.source)
         self._columns = column_order({name for row in rows for name in row})
         partial = self.path.with_name(self.path.name + ".partial")
-        try:
+        with writing(self.path):
             with open(partial, "w", encoding="utf-8", newline="") as file:
                 file.write(self._text(rows, header=True))
             os.replace(partial, self.path)
-        except OSError as error:
-            raise RunError(f"log {self.path} could not be written: {error.strerror or error}") from error
 
     def _text(self, rows: Iterable[Row], header: bool = False) -> str:
         buffer = io.StringIO()
@@ -108,22 +108,28 @@ class Events:
             ) from error
         purge = None if resume_step is None else resume_step + 1
         self._path = path
-        self._writer = SummaryWriter(str(path), purge_step=purge)
+        with writing(path):
+            self._writer = SummaryWriter(str(path), purge_step=purge)
 
     def append(self, row: Row) -> None:
         """Add the numbers of one row at its ``step``. Raises RunError."""
-        try:
+        with writing(self._path):
             for name, value in row.items():
                 if name != "step" and isinstance(value, (int, float)):
                     self._writer.add_scalar(name, value, row["step"])
-        except OSError as error:
-            raise RunError(f"events in {self._path} could not be written: {error.strerror or error}") from error
 
     def close(self) -> None:
-        try:
+        with writing(self._path):
             self._writer.close()
-        except OSError as error:
-            raise RunError(f"events in {self._path} could not be written: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """An OSError from inside becomes a RunError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} could not be written: {error.strerror or error}") from error
 
 
 def column_order(names: Iterable[str]) -> list[str]:

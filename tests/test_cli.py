@@ -165,6 +165,12 @@ def test_fields_of_any_type_have_flags(odd: None, capsys: pytest.CaptureFixture[
     assert "--buffer.must" in capsys.readouterr().err
 
 
+def test_an_unknown_option_of_a_file_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "options.json").write_text('{"gama": 0.9}')
+    assert main(["train", "--config", str(tmp_path / "options.json")]) == 2
+    assert "there is no option 'gama'; did you mean 'gamma'" in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------------------------------------ errors
 
 

@@ -64,7 +64,7 @@ def test_columns_have_an_order_of_their_own() -> None:
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "log").symlink_to("/dev/full")
-    with pytest.raises(RunError, match="log .* could not be written: No space left on device"):
+    with pytest.raises(RunError, match="log could not be written: No space left on device"):
         JsonLines(tmp_path / "log").append({"step": 1})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from cvpo import presets
 from cvpo.envs import COST_KEYS, COST_LIMITS
 from cvpo.errors import CheckpointError, ConfigError, EnvError, RunError
 from cvpo.estep.newton import Newton
+from cvpo.progress import Bar, Lines
 from cvpo.run import Result, RunConfig, RunFolder, configure, from_options, load_config, resume, review, train
 from cvpo.run.folder import Lock
 from cvpo.run.measure import Interval, ratio, score
@@ -175,7 +177,7 @@ def test_the_written_configuration_repeats_the_run(finished: tuple[RunFolder, Re
     folder, _ = finished
     options = folder.options()
     assert options["horizon"] == 100
-    assert options["limit"]["name"] == "policy" and options["limit"]["measure"] == "episode"
+    assert options["limit"]["name"] == "policy" and options["limit"]["measure"]
     again = train(from_options(options), tmp_path / "again")
     assert rows(tmp_path / "again" / "metrics.jsonl") == rows(folder.metrics)
     assert (tmp_path / "again" / "config.json").read_text() == folder.config.read_text()
@@ -308,6 +310,15 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(
     assert rows(run.metrics) == rows(folder.metrics)
 
 
+def test_a_checkpoint_of_another_configuration_is_an_error(
+    finished: tuple[RunFolder, Result], tmp_path: Path
+) -> None:
+    run = copy(finished[0], tmp_path)
+    run.config.write_text(json.dumps({**run.options(), "policy": {"name": "diagonal", "hidden": [8]}}))
+    with pytest.raises(CheckpointError, match="at step 500 does not fit its configuration"):
+        resume(run.path)
+
+
 def test_another_version_is_a_warning(finished: tuple[RunFolder, Result], tmp_path: Path) -> None:
     run = copy(finished[0], tmp_path)
     run.versions.write_text(json.dumps({**json.loads(run.versions.read_text()), "torch": "1.0"}))
@@ -364,7 +375,7 @@ def test_a_full_disk_under_the_logs_is_one_clear_error(tmp_path: Path) -> None:
                 (run / "metrics.csv").symlink_to("/dev/full")
                 (run / "metrics.csv.partial").symlink_to("/dev/full")
 
-    with pytest.raises(RunError, match="metrics.csv could not be written: No space left"):
+    with pytest.raises(RunError, match="metrics.csv could not be written: No space left on device"):
         train(configure(**SMALL), run, progress=FillsUp())
 
 
@@ -382,6 +393,34 @@ def test_an_environment_that_fails_keeps_what_was_saved(tmp_path: Path, monkeypa
     with pytest.raises(EnvError, match="reward is nan"):
         train(configure(**SMALL), tmp_path / "run")
     assert RunFolder(tmp_path / "run").checkpoints().files()
+
+
+# ------------------------------------------------------------------------------------------------ progress
+
+
+def test_lines_tell_return_cost_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([100.0, 105.0, 111.0])
+    monkeypatch.setattr("cvpo.progress.time.monotonic", lambda: next(now))
+    stream = io.StringIO()
+    lines = Lines(stream)
+    lines.start(0, 1000)
+    lines.figures(12.345, [8.0], [10.0])
+    lines.step(50)
+    lines.step(110)
+    assert stream.getvalue() == "110/1000 steps  return 12.35  cost 8/10  10 steps/s  0:01:29 left\n"
+
+
+def test_the_bar_tells_the_same() -> None:
+    console = pytest.importorskip("rich.console").Console(file=io.StringIO(), force_terminal=True, width=140)
+    bar = Bar(console)
+    bar.start(500, 1000)
+    bar.figures(12.345, [8.0, None], [10.0, 5.0])
+    bar.step(600)
+    bar.note("[a note]")
+    bar.stop()
+    text = console.file.getvalue()
+    for word in ("return 12.35", "cost 8/10", "600/1000", "/s", "[a note]"):
+        assert word in text
 
 
 # ------------------------------------------------------------------------------------------------ measures

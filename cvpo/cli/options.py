@@ -18,7 +18,7 @@ from cvpo.cli.fields import default_of, description_of, flag, literal, option
 from cvpo.config import AgentConfig
 from cvpo.errors import ConfigError
 from cvpo.presets import preset
-from cvpo.run.config import AGENT_OPTIONS, RUN_OPTIONS, SCHEDULE_OPTIONS, RunConfig, read_options
+from cvpo.run.config import AGENT_OPTIONS, RUN_OPTIONS, SCHEDULE_OPTIONS, RunConfig, check_names, read_options
 from cvpo.train import Schedule
 
 DESCRIPTION = """Train an agent on a task; configuration, metrics and checkpoints go to a run folder.
@@ -86,6 +86,7 @@ def first_pass(argv: Sequence[str]) -> Choices:
             chosen[name] = value if joined else tokens[0]
         flags.append(token)
     given = read_options(chosen["config"]) if "config" in chosen else {}
+    check_names(given)
     task = chosen.get("task", given.get("task", RunConfig().task))
     base = {**preset(task), **given, "task": task}
     base["env"] = {**base.get("env", {}), **env}

@@ -110,8 +110,12 @@ class Serial(VectorEnv):
         self.task, self.horizon, self.door, self.obs_size = model.name, model.horizon, model.door, model.obs_size
         self.observation_space, self.action_space = model.env.observation_space, model.env.action_space
         for adapter in self._adapters:
-            if adapter.obs_size != self.obs_size or adapter.env.action_space != self.action_space:
-                raise EnvError(f"environment {adapter.index} of task {self.task!r} has other spaces than the first")
+            if (adapter.obs_size, adapter.horizon) != (self.obs_size, self.horizon) or (
+                adapter.env.action_space != self.action_space
+            ):
+                raise EnvError(
+                    f"environment {adapter.index} of task {self.task!r} has another space or horizon than the first"
+                )
         self._obs = np.full((self.num_envs, self.obs_size), np.nan, dtype=np.float32)
 
     def reset(self, seed: int | None = None) -> np.ndarray:

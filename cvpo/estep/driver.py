@@ -6,6 +6,7 @@ A dual solver is a function that minimises a :class:`Task`; see :data:`Minimise`
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -18,8 +19,8 @@ from cvpo.estep.scaling import Scaled, scale
 from cvpo.estep.solution import DualSolution, Status
 from cvpo.estep.task import INFEASIBLE_BELOW, Minimum, Task, cold_start, least_violation_task, main_task, value_at
 
-Minimise = Callable[[Task, Tensor, Tensor], Minimum]
-"""``minimise(task, start, cold)``: from ``start`` [P,S]; ``cold`` is a start that owes nothing to a warm one."""
+Minimise = Callable[[Task, Tensor, Callable[[], Tensor]], Minimum]
+"""``minimise(task, start, cold)``: from ``start`` [P,S]; ``cold()`` is a start that owes nothing to a warm one."""
 
 
 class Answer(NamedTuple):
@@ -39,33 +40,44 @@ class Answer(NamedTuple):
         )
 
 
-@torch.no_grad()
 def solve(
-    problem: DualProblem, warm: DualSolution | None, minimise: Minimise, accuracy: float, sync: bool = True
+    problem: DualProblem,
+    warm: DualSolution | None,
+    minimise: Minimise,
+    accuracy: float,
+    *,
+    sync: bool = True,
+    examine: bool = True,
+    resume: tuple[Status, ...] = (Status.OK,),
 ) -> DualSolution:
     """Solve a stack through its dual. OK is what ends within ``accuracy``; the rest is examined for infeasibility.
 
     With ``sync`` the host reads which problems need what, and works on those; without, every problem takes every
-    step, masked, and the host waits for nothing.
+    step, masked, and the host waits for nothing. ``resume``: the statuses of ``warm`` that give a starting point.
+    Differentiable where an input requires it: see :mod:`cvpo.estep.implicit`.
     """
-    scaled = scale(problem)
-    task = main_task(scaled)
-    start = cold = cold_start(task, torch.zeros_like(task.limit))
-    if warm is not None:
-        if warm.eta.shape != problem.kl_epsilon.shape or warm.lam.shape != problem.cost_limit.shape:
-            found = f"eta {list(warm.eta.shape)} and lam {list(warm.lam.shape)}"
-            allowed = f"{list(problem.kl_epsilon.shape)} and {list(problem.cost_limit.shape)}, as in the problem"
-            raise ProblemError(f"warm has {found}; allowed: {allowed}")
-        start = _from_warm(scaled, warm, Status.OK, task, cold)
-        if sync and problem.costs and bool((warm.status == Status.INFEASIBLE).any()):
-            task = task._replace(active=task.active & ~_still_infeasible(scaled, warm))
-    end = minimise(task, start, cold)
-    solved = task.active & (end.error <= accuracy)
-    answer = _answer(scaled, end, torch.where(solved, int(Status.OK), int(Status.MAX_ITER)))
-    rest = scaled.finite & ~solved
-    if problem.costs and not (sync and not bool(rest.any())):
-        answer = _examine(scaled, rest, answer, end, warm, minimise, accuracy, sync)
-    return _assemble(problem, scaled, answer, end.state, sync)
+    with torch.no_grad():
+        scaled = scale(problem)
+        task = main_task(scaled)
+
+        def cold() -> Tensor:
+            return cold_start(task, torch.zeros_like(task.limit))
+
+        if warm is None:
+            start = cold()
+        else:
+            _check_warm(problem, warm)
+            start = _from_warm(scaled, warm, resume, task, cold, sync)
+            if examine and sync and problem.costs and bool((warm.status == Status.INFEASIBLE).any()):
+                task = task._replace(active=task.active & ~_still_infeasible(scaled, warm))
+        end = minimise(task, start, cold)
+        solved = task.active & (end.error <= accuracy)
+        answer = _answer(scaled, end, torch.where(solved, int(Status.OK), int(Status.MAX_ITER)))
+        if examine and problem.costs:
+            rest = scaled.finite & ~solved
+            if not (sync and not bool(rest.any())):
+                answer = _examine(scaled, rest, answer, end, warm, minimise, accuracy, sync)
+        return _assemble(problem, scaled, answer, end, sync)
 
 
 def _examine(
@@ -87,7 +99,7 @@ def _examine(
     relaxed = scaled.without_reward()
     start = cold = cold_start(task, task.upper[:, 1:])
     if warm is not None:
-        start = _from_warm(relaxed, warm, Status.INFEASIBLE, task, cold)
+        start = _from_warm(relaxed, warm, (Status.INFEASIBLE,), task, lambda: start, sync)
     total = answer.iterations
     for again in (False, True):
         if sync and not bool(rest.any()):
@@ -108,30 +120,49 @@ def _examine(
 def _minimise_some(task: Task, start: Tensor, cold: Tensor, minimise: Minimise, sync: bool) -> Minimum:
     """``minimise`` on the active problems only, if the host may know which; the rows of the others are zero."""
     if not sync:
-        return minimise(task, start, cold)
+        return minimise(task, start, lambda: cold)
     index = task.active.nonzero().squeeze(1)
-    end = minimise(Task(*(part if part is None else part[index] for part in task)), start[index], cold[index])
+    end = minimise(task.take(index), start[index], lambda: cold[index])
     return Minimum(*(None if part is None else _spread(part, index, len(start)) for part in end))
 
 
-def _from_warm(scaled: Scaled, warm: DualSolution, status: Status, task: Task, cold: Tensor) -> Tensor:
-    """(η, λ) of an earlier solution in these units; ``cold`` where its status was another or a number is not finite."""
-    x = scaled.inward(warm.eta.reshape(-1), warm.lam.reshape(scaled.limit.shape))
-    usable = (warm.status.reshape(-1) == status) & torch.isfinite(x).all(1)
-    return torch.where(usable.unsqueeze(1), torch.minimum(torch.maximum(x, task.lower), task.upper), cold)
+def _check_warm(problem: DualProblem, warm: DualSolution) -> None:
+    if warm.eta.shape != problem.kl_epsilon.shape or warm.lam.shape != problem.cost_limit.shape:
+        found = f"eta {list(warm.eta.shape)} and lam {list(warm.lam.shape)}"
+        allowed = f"{list(problem.kl_epsilon.shape)} and {list(problem.cost_limit.shape)}, as in the problem"
+        raise ProblemError(f"warm has {found}; allowed: {allowed}")
+
+
+def _from_warm(
+    scaled: Scaled,
+    warm: DualSolution,
+    resume: tuple[Status, ...],
+    task: Task,
+    cold: Callable[[], Tensor],
+    sync: bool,
+) -> Tensor:
+    """(η, λ) of an earlier solution in these units; a cold start where its status or its numbers are of no use."""
+    x = scaled.inward(warm.eta.reshape(-1), warm.lam.reshape(scaled.limit.shape)).detach()
+    status = warm.status.reshape(-1)
+    usable = torch.isfinite(x).all(1) & reduce(torch.logical_or, [status == kind for kind in resume])
+    x = torch.minimum(torch.maximum(x, task.lower), task.upper)
+    return x if sync and bool(usable.all()) else torch.where(usable.unsqueeze(1), x, cold())
 
 
 def _still_infeasible(scaled: Scaled, warm: DualSolution) -> Tensor:
     """Where the earlier certificate proves infeasibility again [P]: the main minimisation would only run away."""
     task = least_violation_task(scaled)
-    x = _from_warm(scaled.without_reward(), warm, Status.INFEASIBLE, task, task.upper.clamp(max=1.0))
+    x = _from_warm(scaled.without_reward(), warm, (Status.INFEASIBLE,), task, lambda: task.upper.clamp(max=1.0), True)
     clearly = value_at(task, x) < INFEASIBLE_BELOW * x.sum(1)
     return (warm.status.reshape(-1) == Status.INFEASIBLE) & clearly
 
 
 def _answer(scaled: Scaled, end: Minimum, status: Tensor) -> Answer:
-    x = torch.cat([torch.where(end.x[:, :1] > 0, end.x[:, :1], 1.0), end.x[:, 1:]], dim=1)
-    weights = dual.softmax_weights(scaled.q, scaled.log_prior, x)
+    weights = end.weights
+    if weights is None:
+        # η = 0 marks rows that were not worked on.
+        eta = torch.where(end.x[:, :1] > 0, end.x[:, :1], 1.0)
+        weights = dual.softmax_weights(scaled.q, scaled.log_prior, torch.cat([eta, end.x[:, 1:]], dim=1))
     return Answer(status, *scaled.outward(end.x), weights, end.gradient[:, 1:], end.iterations)
 
 
@@ -142,10 +173,13 @@ def _spread(part: Tensor, index: Tensor, count: int) -> Tensor:
 
 
 def _assemble(
-    problem: DualProblem, scaled: Scaled, answer: Answer, state: Tensor | None, sync: bool
+    problem: DualProblem, scaled: Scaled, answer: Answer, end: Minimum, sync: bool
 ) -> DualSolution:
     if not (sync and bool(scaled.finite.all())):
-        answer = answer.where(scaled.finite, _lost(problem, answer))
+        answer = answer.where(scaled.finite, _lost(problem, answer, Status.NONFINITE))
+    if end.failed is not None:
+        broken = end.failed & (answer.status == Status.MAX_ITER)
+        answer = answer.where(~broken, _lost(problem, answer, Status.BACKEND_ERROR))
     violation = ((-answer.slack).clamp(min=0) * scaled.unit_cost).sum(1)
     shape = problem.kl_epsilon.shape
     return DualSolution(
@@ -154,16 +188,16 @@ def _assemble(
         weights=answer.weights.to(problem.q_reward.dtype).reshape(problem.q_reward.shape),
         status=answer.status.reshape(shape),
         iterations=answer.iterations.reshape(shape),
-        violation=torch.where(scaled.finite, violation, 0.0).reshape(shape),
-        state=state,
+        violation=violation.reshape(shape),
+        state=end.state,
     )
 
 
-def _lost(problem: DualProblem, answer: Answer) -> Answer:
-    """The answers to problems that cannot be read: the prior (uniform where that cannot be read either)."""
+def _lost(problem: DualProblem, answer: Answer, status: Status) -> Answer:
+    """The answers where there is none: the prior (uniform where that cannot be read either) and placeholders."""
     prior = problem.log_p.exp()
     return Answer(
-        status=torch.full_like(answer.status, int(Status.NONFINITE)),
+        status=torch.full_like(answer.status, int(status)),
         eta=torch.ones_like(answer.eta),
         lam=torch.zeros_like(answer.lam),
         weights=torch.where(prior.isnan(), 1.0 / prior.shape[-1], prior).reshape(answer.weights.shape),

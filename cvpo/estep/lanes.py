@@ -36,6 +36,16 @@ class One:
         return yes if condition else no
 
     @staticmethod
+    def keep(weights: Tensor) -> Tensor | None:
+        """``weights`` [P,B,K], if it costs nothing to choose between two of them."""
+        return weights
+
+    @staticmethod
+    def either(condition: bool, yes: Tensor | None, no: Tensor | None) -> Tensor | None:
+        """One of two kept weights."""
+        return yes if condition else no
+
+    @staticmethod
     def all(condition: bool) -> bool:
         """Whether the condition holds for every problem."""
         return condition
@@ -92,6 +102,16 @@ class Many:
     def at_most(value: Tensor, bound: float) -> Tensor:
         """The value, or the bound where it is smaller."""
         return value.clamp(max=bound)
+
+    @staticmethod
+    def keep(weights: Tensor) -> Tensor | None:
+        """None: choosing problem by problem would cost a pass over the data in every step."""
+        return None
+
+    @staticmethod
+    def either(condition: Tensor, yes: Tensor | None, no: Tensor | None) -> Tensor | None:
+        """None: nothing was kept."""
+        return None
 
     @staticmethod
     def all(condition: Tensor) -> bool:

@@ -107,7 +107,7 @@ def scale(problem: DualProblem) -> Scaled:
         q=q / unit.view(*unit.shape, 1, 1),
         log_prior=log_prior,
         limit=torch.where(rounding, 0.0, limit) / unit_cost,
-        epsilon=epsilon,
+        epsilon=torch.where(finite, epsilon, 1.0),
         unit_reward=unit[:, 0],
         unit_cost=unit_cost,
         range_reward=graded[:, 0],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import attrs
@@ -40,7 +41,7 @@ class Slsqp:
         """Solve every problem of the stack; ``warm`` gives starting points. Never raises for numerical failure."""
         return driver.solve(problem, warm, self.minimise, self.accuracy)
 
-    def minimise(self, task: Task, start: Tensor, cold: Tensor) -> Minimum:
+    def minimise(self, task: Task, start: Tensor, cold: Callable[[], Tensor]) -> Minimum:
         """SLSQP on each active problem, then Newton on all of them together."""
         host = Task(*(part if part is None else part.cpu() for part in task))
         x, counts = start.cpu().clone(), torch.zeros(len(start), dtype=torch.int64)
@@ -53,7 +54,7 @@ class Slsqp:
         return end._replace(iterations=end.iterations + counts.to(start.device))
 
     def _minimise_one(self, task: Task, start: Tensor, index: int) -> tuple[Tensor, int]:
-        one = Task(*(part if part is None else part[index : index + 1] for part in task))
+        one = task.take(slice(index, index + 1))
 
         def value_and_gradient(point: np.ndarray) -> tuple[float, np.ndarray]:
             x = torch.maximum(torch.from_numpy(point).unsqueeze(0), one.lower)

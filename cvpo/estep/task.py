@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,16 +36,25 @@ class Task(NamedTuple):
     bound: Tensor
     active: Tensor
 
+    def take(self, index: Any) -> Task:
+        """The problems at ``index`` (a mask, positions or a slice) only."""
+        return Task(*(None if part is None else part[index] for part in self))
+
 
 class Minimum(NamedTuple):
-    """Where a minimisation ended: ``x`` [P,S], the dual there, its ``error`` [P], ``iterations`` [P], solver state."""
+    """Where a minimisation ended: ``x`` [P,S], the dual there, its ``error`` [P], and ``iterations`` [P].
+
+    ``weights`` [P,B,K] there, if at hand; ``failed`` [P] where a backend broke down; ``state``: the solver's own.
+    """
 
     x: Tensor
     value: Tensor
     gradient: Tensor
     error: Tensor
     iterations: Tensor
-    state: Tensor | None = None
+    weights: Tensor | None = None
+    failed: Tensor | None = None
+    state: Any = None
 
 
 def main_task(scaled: Scaled) -> Task:
@@ -122,7 +131,7 @@ def pushed(task: Task, x: Tensor, gradient: Tensor) -> Tensor:
     return ((x <= bottom(task, x)) & (gradient > 0)) | ((x >= task.upper) & (gradient < 0))
 
 
-def end_at(task: Task, x: Tensor, iterations: Tensor, state: Tensor | None = None) -> Minimum:
+def end_at(task: Task, x: Tensor, iterations: Tensor) -> Minimum:
     """The record of a minimisation that ended at ``x``."""
     at = dual.evaluate(task.q, task.log_prior, task.limit, task.epsilon, x)
-    return Minimum(x, at.value, at.gradient, error_at(task, x, at.gradient), iterations, state)
+    return Minimum(x, at.value, at.gradient, error_at(task, x, at.gradient), iterations, at.weights)

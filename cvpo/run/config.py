@@ -129,9 +129,7 @@ def configure(**options: Any) -> RunConfig:
 
 def from_options(options: Mapping[str, Any]) -> RunConfig:
     """A configuration from flat options. Raises ConfigError for an unknown option or a value that is not allowed."""
-    for name in options:
-        if name not in ALL_OPTIONS:
-            raise ConfigError(f"there is no option {name!r}; {suggest(name, ALL_OPTIONS)}")
+    check_names(options)
 
     def group(names: tuple[str, ...]) -> dict[str, Any]:
         return {name: options[name] for name in names if name in options}
@@ -144,6 +142,13 @@ def from_options(options: Mapping[str, Any]) -> RunConfig:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"the configuration cannot be used: {error}") from error
+
+
+def check_names(options: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a name that is no option, with the one that may be meant."""
+    for name in options:
+        if name not in ALL_OPTIONS:
+            raise ConfigError(f"there is no option {name!r}; {suggest(name, ALL_OPTIONS)}")
 
 
 def read_options(path: str | os.PathLike[str]) -> dict[str, Any]:

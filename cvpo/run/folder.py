@@ -13,6 +13,7 @@ import attrs
 
 from cvpo.checkpoint import CheckpointFolder
 from cvpo.errors import RunError
+from cvpo.logs import writing
 from cvpo.run.config import RunConfig, read_options, to_json
 from cvpo.run.versions import versions
 
@@ -85,27 +86,22 @@ def create(path: Path, options: Mapping[str, Any]) -> RunFolder:
     check_new(path)
     folder = RunFolder(path)
     text = to_json(options)
-    try:
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-        write_text(folder.versions, json.dumps(versions(), indent=2) + "\n")
-        write_text(folder.config, text)
-    except OSError as error:
-        raise RunError(f"run folder {path} cannot be made: {error.strerror or error}") from error
+    write_text(folder.versions, json.dumps(versions(), indent=2) + "\n")
+    write_text(folder.config, text)
     return folder
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` under ``path``, all or nothing. Raises OSError."""
+    """Write ``text`` under ``path``, all or nothing. Raises RunError."""
     partial = path.with_name(path.name + ".partial")
-    try:
+    with writing(path):
         with open(partial, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def changed_versions(folder: RunFolder) -> list[str]:
@@ -130,7 +126,8 @@ class Lock:
         except ImportError:
             self._file = None
             return
-        self._file = open(folder.path / "lock", "a", encoding="utf-8")  # noqa: SIM115 - held until close
+        with writing(folder.path / "lock"):
+            self._file = open(folder.path / "lock", "a", encoding="utf-8")  # noqa: SIM115 - held until close
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

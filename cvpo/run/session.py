@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from cvpo.errors import CheckpointError, RunError
+from cvpo.errors import CheckpointError, CvpoError, RunError
 from cvpo.progress import Progress, Silent
 from cvpo.run import folder as folders
 from cvpo.run.config import RunConfig, to_json
@@ -79,50 +79,48 @@ def resume(
 def _run(
     config: RunConfig, folder: RunFolder, loop: Loop, eval_env: Any, progress: Progress, *, resume: bool
 ) -> Result:
-    agent, recorder = loop.agent, None
-    lock = Lock(folder)
-    progress.note(f"run folder {folder.path}")
-    try:
-        saved = _newest(folder, config, progress) if resume else None
-        if saved is not None:
-            agent.load_state_dict(saved["agent"])
-            loop.load_state_dict(saved["loop"])
+    agent = loop.agent
+    with contextlib.ExitStack() as stack:
+        stack.callback(Lock(folder).close)
+        stack.callback(progress.stop)
+        progress.note(f"run folder {folder.path}")
+        saved = _restore(folder, config, loop, progress) if resume else None
         if config.steps < agent.steps:
             raise RunError(f"run {folder.path} has {agent.steps} steps already; allowed: --steps {agent.steps} or more")
         if resume and config.steps != folder.options().get("steps"):
             folders.write_text(folder.config, to_json({**folder.options(), "steps": config.steps}))
-        recorder = Recorder(config, folder, agent, eval_env, progress, saved["recorder"] if saved else None)
+        recorder = Recorder(config, folder, agent, eval_env, progress, saved)
+        stack.callback(recorder.close)
         progress.start(agent.steps, config.steps)
         with _signals(recorder):
             loop.run(config.steps, recorder)
-        if recorder.stopped is not None:
-            return Result(folder=folder.path, steps=agent.steps, updates=agent.updates, stopped=recorder.stopped)
-        scores = recorder.final()
-        result = Result(folder=folder.path, steps=agent.steps, updates=agent.updates, scores=scores)
-        plain = {"steps": result.steps, "updates": result.updates, "scores": [score.plain() for score in scores]}
-        folders.write_text(folder.result, json.dumps(plain, indent=2) + "\n")
+        scores = recorder.final() if recorder.stopped is None else ()
+        result = Result(
+            folder=folder.path, steps=agent.steps, updates=agent.updates, scores=scores, stopped=recorder.stopped
+        )
+        if scores:
+            plain = {"steps": result.steps, "updates": result.updates, "scores": [each.plain() for each in scores]}
+            folders.write_text(folder.result, json.dumps(plain, indent=2) + "\n")
         return result
-    except OSError as error:
-        if isinstance(error, RunError):
-            raise
-        raise RunError(f"run folder {folder.path} could not be written: {error.strerror or error}") from error
-    finally:
-        progress.stop()
-        if recorder is not None:
-            recorder.close()
-        lock.close()
 
 
-def _newest(folder: RunFolder, config: RunConfig, progress: Progress) -> Any:
-    """The newest whole checkpoint, None where none was written yet."""
+def _restore(folder: RunFolder, config: RunConfig, loop: Loop, progress: Progress) -> Any:
+    """Bring the loop to the newest whole checkpoint; the recorder's part of it, None where none was written yet."""
     checkpoints = folder.checkpoints(config.keep_checkpoints)
     if not checkpoints.files():
         progress.note(f"{folder.path} has no checkpoint yet; starting again")
         return None
-    _, tree = checkpoints.newest(warn=progress.note)
-    if not isinstance(tree, dict) or not {"agent", "loop", "recorder"} <= set(tree):
-        raise CheckpointError(f"the newest checkpoint of {folder.path} is not that of a run")
-    return tree
+    step, tree = checkpoints.newest(warn=progress.note)
+    try:
+        loop.agent.load_state_dict(tree["agent"])
+        loop.load_state_dict(tree["loop"])
+        return tree["recorder"]
+    except CvpoError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the checkpoint of {folder.path} at step {step} does not fit its configuration: {error}"
+        ) from error
 
 
 @contextlib.contextmanager

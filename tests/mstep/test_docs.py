@@ -23,4 +23,4 @@ def test_the_example_runs_and_keeps_the_contract(registry) -> None:
         block for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S) if "class MeanOnly" in block
     ]
     exec(compile(source, str(PAGE), "exec"), {"__name__": "example"})
-    assert registry.create("mean-only", epsilon=0.1).bounds == {"joint": 0.1}
+    assert registry.create("mean-only", kl_mean=0.1).bounds["mean"] == 0.1

@@ -1,0 +1,153 @@
+"""Where a Newton iteration stands: the dual at one point, its errors, and the numbers that bound it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from cvpo.estep import dual
+from cvpo.estep.lanes import Lanes, Matrix, Number, Vector
+from cvpo.estep.task import Task
+
+
+class Frame(NamedTuple):
+    """The numbers of a :class:`Task` by components, ``limit`` in absolute value; ``main``: not the least violation."""
+
+    lower: Vector
+    upper: Vector
+    units: Vector
+    size: Vector
+    limit: Vector
+    epsilon: Number
+    slope: Number
+    lift: Number
+    bound: Number
+    active: Number
+    main: Number
+
+
+class Point(NamedTuple):
+    """A point, the dual there, and how far from the optimum it is.
+
+    ``error``: the largest residual as graded. ``residual``: the largest |d_m − E Q_c,m| that moving λ by up to η,
+    the width of the dual's kinks, can act on. ``spread``: how far λ is from its optimum at this η, in units of η.
+    ``fixed``: the coordinates at a bound that the descent pushes against. ``weights`` [1,B,K] there, for one problem.
+    """
+
+    x: Vector
+    value: Number
+    gradient: Vector
+    hessian: Matrix
+    fixed: Vector
+    error: Number
+    residual: Number
+    spread: Number
+    weights: Any
+
+
+def frame(lanes: Lanes, task: Task) -> Frame:
+    """The frame of ``task``."""
+    split = lanes.split
+    return Frame(
+        lower=split(task.lower),
+        upper=split(task.upper),
+        units=split(task.units),
+        size=split(task.size),
+        limit=split(task.limit.abs()),
+        epsilon=split(task.epsilon),
+        slope=split(task.slope),
+        lift=split(task.lift),
+        bound=split(task.bound),
+        active=split(task.active),
+        main=split(task.bound > -float("inf")),
+    )
+
+
+def point_at(lanes: Lanes, task: Task, frame: Frame, x: Vector) -> Point:
+    """The dual at ``x`` and its distances from the optimum: one pass over the data."""
+    at = dual.evaluate(task.q, task.log_prior, task.limit, task.epsilon, lanes.join(x, task.q))
+    value, gradient, hessian = lanes.split(at.value), lanes.split(at.gradient), lanes.split(at.hessian)
+    where = lanes.where
+    zero = 0.0 * x[0]
+    fixed, product, excess, residual = [], zero, zero, zero
+    for i, (slope, here) in enumerate(zip(gradient, x, strict=True)):
+        lower = frame.lower[i] if i else floor(lanes, frame, x)
+        uphill = slope > 0
+        room = where(uphill, here - lower, frame.upper[i] - here)
+        fixed.append(room <= 0)
+        size = abs(slope)
+        if i:
+            # In the least-violation form λ may yet rise to its bound; else an excess is an error of its own.
+            weight = where(uphill | frame.main, where(room > 0, here, 0.0), room)
+            alone = where(uphill | (frame.main ^ True), 0.0, size / frame.units[i])
+            residual = lanes.maximum(residual, size * lanes.at_most(room / x[0], 1.0))
+        else:
+            weight = where(room > 0, here, 0.0)
+            alone = where(uphill, 0.0, size / frame.epsilon)
+        product = product + size * weight
+        excess = lanes.maximum(excess, alone)
+    return Point(
+        x=x,
+        value=value,
+        gradient=gradient,
+        hessian=hessian,
+        fixed=tuple(fixed),
+        error=lanes.maximum(product / frame.units[0], excess),
+        residual=residual,
+        spread=_spread(lanes, frame, x, gradient, hessian, tuple(fixed)),
+        weights=lanes.keep(at.weights),
+    )
+
+
+def floor(lanes: Lanes, frame: Frame, x: Vector) -> Number:
+    """The least η at ``x``; as :func:`cvpo.estep.task.bottom`."""
+    total = 0.0 * x[0]
+    for lam, size in zip(x[1:], frame.size[1:], strict=True):
+        total = total + lam * size
+    return lanes.maximum(frame.lower[0], lanes.minimum(frame.slope * total, frame.lift))
+
+
+def ridged(matrix: Matrix, ridge: Number) -> Matrix:
+    """``matrix`` with ``ridge`` added to its diagonal."""
+    return tuple(
+        tuple(entry + ridge if i == j else entry for j, entry in enumerate(row)) for i, row in enumerate(matrix)
+    )
+
+
+def clip(lanes: Lanes, value: Number, low: Number, high: Number) -> Number:
+    """``value`` between ``low`` and ``high``."""
+    return lanes.minimum(lanes.maximum(value, low), high)
+
+
+def pick(lanes: Lanes, condition: Number, yes: Point, no: Point) -> Point:
+    """``yes`` where the condition holds, else ``no``."""
+
+    def vector(a: Vector, b: Vector) -> Vector:
+        return tuple(lanes.where(condition, p, q) for p, q in zip(a, b, strict=True))
+
+    return Point(
+        x=vector(yes.x, no.x),
+        value=lanes.where(condition, yes.value, no.value),
+        gradient=vector(yes.gradient, no.gradient),
+        hessian=tuple(vector(a, b) for a, b in zip(yes.hessian, no.hessian, strict=True)),
+        fixed=vector(yes.fixed, no.fixed),
+        error=lanes.where(condition, yes.error, no.error),
+        residual=lanes.where(condition, yes.residual, no.residual),
+        spread=lanes.where(condition, yes.spread, no.spread),
+        weights=lanes.either(condition, yes.weights, no.weights),
+    )
+
+
+def _spread(lanes: Lanes, frame: Frame, x: Vector, gradient: Vector, hessian: Matrix, fixed: Vector) -> Number:
+    """Σ_m |y_m|/η of the Newton move y of λ at this η; an error beyond rounding counts even where the Hessian is 0."""
+    total = 0.0 * x[0]
+    if len(x) == 1:
+        return total
+    move = lanes.solve(
+        ridged(hessian, 1e-10 / x[0]),
+        tuple(-slope for slope in gradient),
+        (fixed[0] | True, *fixed[1:]),
+        tuple(0.0 * at for at in x),
+    )
+    for at, by, low, high in zip(x[1:], move[1:], frame.lower[1:], frame.upper[1:], strict=True):
+        total = total + abs(clip(lanes, at + by, low, high) - at)
+    return total / x[0]
