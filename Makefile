@@ -6,7 +6,7 @@
 
 VENV   ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-TASK   ?= SafetyHalfCheetahVelocity-v1
+TASK   ?= SafetyHopperVelocity-v1
 STEPS  ?=
 SEED   ?=
 ARGS   ?=

@@ -27,7 +27,7 @@ SPRINT: dict[str, Any] = {
 #: Velocity tasks: two-step returns (longer ones were slower to learn), small networks and half the E-step's states of the
 #: default, for a run of minutes on two cores (benchmarks/results/learning-velocity.jsonl).
 VELOCITY: dict[str, Any] = {
-    "steps": 40_000,
+    "steps": 30_000,
     "warmup_steps": 2_000,
     "updates_per_step": 0.5,
     "eval_every": 10_000,
