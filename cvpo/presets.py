@@ -8,9 +8,9 @@ from typing import Any
 from cvpo.envs.sprint import COST_KEYS, COST_LIMITS
 
 #: The built-in task: small networks, n-step returns for critics that follow a quick policy, and the constraint measured
-#: on the newest few episodes (benchmarks/results/learning-sprint.jsonl).
+#: on the newest three episodes' steps (benchmarks/results/learning-sprint.jsonl).
 SPRINT: dict[str, Any] = {
-    "steps": 10_000,
+    "steps": 11_000,
     "warmup_steps": 500,
     "updates_per_step": 0.5,
     "batch_size": 128,
@@ -22,10 +22,12 @@ SPRINT: dict[str, Any] = {
     "fit": {"name": "likelihood", "iterations": 2},
     "mstep": {"name": "decoupled", "kl_mean": 0.02, "kl_cov": 0.002},
     "measure_steps": 300,
+    # Realised costs swing by some per cent around what is aimed at.
+    "aim": 0.9,
 }
 
-#: Velocity tasks: two-step returns (longer ones were slower to learn), small networks and half the E-step's states of the
-#: default, for a run of minutes on two cores (benchmarks/results/learning-velocity.jsonl).
+#: Velocity tasks: two-step returns (longer ones were slower to learn), small networks and a small E-step, for a run of
+#: minutes on two cores (benchmarks/results/learning-velocity.jsonl).
 VELOCITY: dict[str, Any] = {
     "steps": 30_000,
     "warmup_steps": 2_000,
