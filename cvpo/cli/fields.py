@@ -19,6 +19,8 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 _SIMPLE = (int, float, bool, str, type(None), Path)
 _SEQUENCES = (tuple, list, set, frozenset)
+#: To type checkers attrs.Factory is a function.
+_Factory: Any = attrs.Factory
 
 
 def option(hint: Any, text: str, called: str | None = None) -> Any:
@@ -96,9 +98,10 @@ def flag(cls: type, name: str, default: Any = dataclasses.MISSING, *, called: st
 
 def default_of(field: attrs.Attribute[Any]) -> Any:
     """A field's default, ``dataclasses.MISSING`` where it has none that does not depend on the other fields."""
-    if isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
-        return dataclasses.MISSING if field.default.takes_self else field.default.factory()
-    return dataclasses.MISSING if field.default is attrs.NOTHING else field.default
+    default: Any = field.default
+    if isinstance(default, _Factory):
+        return dataclasses.MISSING if default.takes_self else default.factory()
+    return dataclasses.MISSING if default is attrs.NOTHING else default
 
 
 def help_of(cls: type, name: str) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cvpo.errors import ProblemError
 from cvpo.estep import dual
+from cvpo.estep.implicit import attach
 from cvpo.estep.problem import DualProblem
 from cvpo.estep.scaling import Scaled, scale
 from cvpo.estep.solution import DualSolution, Status
@@ -77,7 +78,8 @@ def solve(
             rest = scaled.finite & ~solved
             if not (sync and not bool(rest.any())):
                 answer = _examine(scaled, rest, answer, end, warm, minimise, accuracy, sync)
-        return _assemble(problem, scaled, answer, end, sync)
+        solution = assemble(problem, scaled, answer, end, sync)
+    return attach(problem, solution)
 
 
 def _examine(
@@ -172,15 +174,20 @@ def _spread(part: Tensor, index: Tensor, count: int) -> Tensor:
     return full
 
 
-def _assemble(
-    problem: DualProblem, scaled: Scaled, answer: Answer, end: Minimum, sync: bool
+def assemble(
+    problem: DualProblem, scaled: Scaled, answer: Answer, end: Minimum | None = None, sync: bool = True
 ) -> DualSolution:
+    """The solution as the caller gets it; ``end`` may add the solver's state and where its backend broke down."""
     if not (sync and bool(scaled.finite.all())):
         answer = answer.where(scaled.finite, _lost(problem, answer, Status.NONFINITE))
-    if end.failed is not None:
+    if end is not None and end.failed is not None:
         broken = end.failed & (answer.status == Status.MAX_ITER)
+        answer = answer._replace(status=torch.where(broken, int(Status.BACKEND_ERROR), answer.status))
+    broken = answer.status == Status.BACKEND_ERROR
+    if sync and bool(broken.any()):
         answer = answer.where(~broken, _lost(problem, answer, Status.BACKEND_ERROR))
-    violation = ((-answer.slack).clamp(min=0) * scaled.unit_cost).sum(1)
+    excess = (-answer.slack).clamp(min=0)
+    violation = torch.where(excess > 0, excess * scaled.unit_cost, 0.0).sum(1)
     shape = problem.kl_epsilon.shape
     return DualSolution(
         eta=answer.eta.reshape(shape),
@@ -189,7 +196,7 @@ def _assemble(
         status=answer.status.reshape(shape),
         iterations=answer.iterations.reshape(shape),
         violation=violation.reshape(shape),
-        state=end.state,
+        state=None if end is None else end.state,
     )
 
 

@@ -12,7 +12,7 @@ from cvpo.mstep.protocol import Projection
 from cvpo.testing.gaussians import ProjectionProblem
 
 STEPS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
-BISECTIONS = 40
+BISECTIONS = 26
 
 
 def rivals(

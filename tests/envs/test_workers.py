@@ -73,7 +73,7 @@ def test_worker_that_fails_is_named(how, message):
     began = time.monotonic()
     with pytest.raises(WorkerError, match=message) as caught:
         play(env, 1)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     if how == "raise":
         assert "in step" in caught.value.__notes__[0]
     assert not multiprocessing.active_children()
@@ -106,8 +106,8 @@ def test_no_orphans(tmp_path, state, number):
         assert len(workers) == 2
         time.sleep(0.3)
         main.send_signal(number)
-        main.wait(timeout=30)
-    deadline = time.monotonic() + 10
+        main.wait(timeout=120)
+    deadline = time.monotonic() + 60
     while any(alive(pid) for pid in workers):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -19,7 +19,7 @@ from cvpo.distributions import Categorical, Gaussian
 from cvpo.mstep.decoupled import Decoupled
 from cvpo.mstep.full import Full
 
-PROBLEMS = int(os.environ.get("CVPO_PROBLEMS", "6"))
+PROBLEMS = int(os.environ.get("CVPO_PROBLEMS", "4"))
 
 
 @attrs.frozen

@@ -55,8 +55,8 @@ def test_both_fits_arrive_at_the_projection(name: str) -> None:
     bounds = {"decoupled": {"kl_mean": 0.1, "kl_cov": 0.02}, "full": {"kl": 0.1}}[name]
     projection = mstep.registry.create(name, **bounds)
     for fit in (
-        mstep.fits.create("likelihood", iterations=3000, lr=3e-3, multiplier_lr=0.02),
-        mstep.fits.create("regression", iterations=1500, lr=3e-3),
+        mstep.fits.create("likelihood", iterations=1000, lr=0.01, multiplier_lr=0.02),
+        mstep.fits.create("regression", iterations=400, lr=0.01),
     ):
         policy = Table(6, 2)
         old, old_params, actions, weights = problem(policy, obs, count=16, sharpness=4.0)

@@ -1,0 +1,73 @@
+"""Property tests as a public kit: strategies that draw the edge cases, and contracts to run on your own components."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import attrs
+
+from cvpo.errors import ConfigError, DependencyError, suggest
+
+try:
+    import hypothesis
+except ImportError as error:
+    raise DependencyError("property tests need hypothesis: pip install 'cvpo[testing]'") from error
+
+from cvpo.testing.estep import check_estep_solver, estep_checks
+from cvpo.testing.gaussians import categoricals, gaussians, projection_problems
+from cvpo.testing.problems import dual_problems, edge_cases
+from cvpo.testing.projection import check_projection, projection_checks
+
+__all__ = [
+    "Check",
+    "categoricals",
+    "check_estep_solver",
+    "check_projection",
+    "dual_problems",
+    "edge_cases",
+    "gaussians",
+    "projection_problems",
+    "run_checks",
+]
+
+#: Family: the named checks of one component, each a call that raises AssertionError.
+CONTRACTS: dict[str, Callable[..., Iterable[tuple[str, Callable[[], None]]]]] = {
+    "estep": estep_checks,
+    "mstep": projection_checks,
+}
+
+hypothesis.settings.register_profile("ci", max_examples=25, deadline=None)
+hypothesis.settings.register_profile("nightly", max_examples=2500, deadline=None)
+
+
+@attrs.frozen
+class Check:
+    """A property that was checked: ``error`` is None, or what breaks it, with the falsifying example."""
+
+    name: str
+    error: str | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the property holds."""
+        return self.error is None
+
+
+def run_checks(family: str, component: Any, **options: Any) -> Iterator[Check]:
+    """Check ``component`` against the contract of its family, one property after the other.
+
+    ``options`` go to the contract (``examples=...``). Whatever the component raises breaks the property that met it.
+    Raises ConfigError for a family that has no contract.
+    """
+    if family not in CONTRACTS:
+        raise ConfigError(f"there are no property tests for {family!r}; {suggest(family, CONTRACTS)}")
+    for name, check in CONTRACTS[family](component, **options):
+        try:
+            check()
+        except Exception as error:  # noqa: BLE001 - a component may raise anything
+            kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+            notes = getattr(error, "__notes__", ())
+            yield Check(name, "\n".join([f"{kind}{error}", *notes]))
+        else:
+            yield Check(name, None)

@@ -1,0 +1,64 @@
+"""The contract of an E-step solver, to run on your own: ``check_estep_solver(MySolver())``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from cvpo.estep import DualProblem
+from cvpo.testing import estep_properties as properties
+from cvpo.testing.problems import dual_problems, edge_cases
+
+Property = Callable[[Any, DualProblem], None]
+
+
+def check_estep_solver(solver: Any, *, examples: int | None = None) -> None:
+    """Raise AssertionError, with a falsifying example, unless ``solver`` keeps its contract on drawn problems.
+
+    ``solver`` has ``solve(problem, warm=None) -> DualSolution`` and declares ``accuracy``, the largest residual of what
+    it calls OK or INFEASIBLE (and ``graded``, the residuals it answers for, where not all). The parts are those of
+    :func:`estep_checks`. ``examples`` of each are drawn, the same ones every time; None takes the number of the loaded
+    hypothesis profile ("ci" and "nightly" are registered by :mod:`cvpo.testing`).
+    """
+    for _, check in estep_checks(solver, examples=examples):
+        check()
+
+
+def estep_checks(solver: Any, *, examples: int | None = None) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The parts of :func:`check_estep_solver`: what each is about, and a call that raises AssertionError."""
+    fixed = settings(
+        max_examples=examples or settings.default.max_examples,  # type: ignore[attr-defined]
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
+    anything, ordinary = dual_problems(), dual_problems(ordinary=True)
+    parts: list[tuple[str, st.SearchStrategy[DualProblem], Property]] = [
+        ("solutions have the shapes, dtypes and finite weights of the contract", anything, properties.check_form),
+        ("the problem is left as it was", anything, properties.check_inputs),
+        ("what is called solved is within the declared accuracy", anything, properties.check_residuals),
+        ("every status has its witness, computed without the library", anything, properties.check_witness),
+        ("ordinary problems are solved", ordinary, properties.check_answers),
+        ("objectives agree with the reference solver", dual_problems(stacks=False), properties.check_reference),
+        ("a stack is solved as its problems are", anything, properties.check_stack),
+        ("scales, shifts and the order of particles change nothing", anything, properties.check_invariances),
+        ("float32 problems have the solutions of float64 ones", anything, properties.check_float32),
+        ("values that are not finite give the prior and say so", anything, properties.check_nonfinite),
+        ("a warm start changes nothing but the time", anything, properties.check_warm),
+    ]
+    for name, problems, holds in parts:
+        yield name, fixed(given(problems)(_run(solver, holds)))
+
+
+def _run(solver: Any, holds: Property) -> Callable[[DualProblem], None]:
+    def solver_contract(problem: DualProblem) -> None:
+        for case in sorted(edge_cases(problem, solver.solve(problem))):
+            event(case)
+        holds(solver, problem)
+
+    return solver_contract
