@@ -15,7 +15,6 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,20 +34,20 @@ def train(suite: str, variant: str, seed: int, folder: Path) -> dict[str, Any]:
     """Train one run to its end in ``folder``; its row."""
     task, variants = SUITES[suite]
     command = ["train", "--task", task, "--seed", str(seed), "--run", str(folder), *variants[variant]]
-    started = time.monotonic()
     if not (folder / "result.json").exists():
         arguments = ["resume", str(folder)] if (folder / "config.json").exists() else command
         with open(folder.parent / f"{folder.name}.log", "a") as log:
             subprocess.run([sys.executable, "-m", "cvpo", *arguments], stdout=log, stderr=log, check=True)
+    evaluations = _lines(folder / "evaluations.jsonl")
     return {
         "suite": suite,
         "variant": variant,
         "task": task,
         "seed": seed,
         "command": " ".join(["cvpo", *command[:5], *variants[variant]]),
-        "seconds": round(time.monotonic() - started, 1),
+        "seconds": evaluations[-1]["time/elapsed"],
         "result": json.loads((folder / "result.json").read_text()),
-        "evaluations": _lines(folder / "evaluations.jsonl"),
+        "evaluations": evaluations,
         "config": json.loads((folder / "config.json").read_text()),
         "versions": json.loads((folder / "versions.json").read_text()),
     }
@@ -68,6 +67,7 @@ def main(argv: Iterable[str] | None = None) -> None:
         for seed in arguments.seeds
         for variant in SUITES[arguments.suite][1]
     ]
+    RESULTS.mkdir(exist_ok=True)
     target = RESULTS / f"learning-{arguments.suite}.jsonl"
     with ThreadPoolExecutor(arguments.jobs) as pool:
         rows = list(pool.map(lambda run: train(*run), runs))

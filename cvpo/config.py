@@ -31,9 +31,9 @@ class AgentConfig:
 
     Constraint: ``cost_limits``, one for each cost, in units of ``limit_kind`` (``"episode"`` sum, ``"step"``,
     ``"discounted"`` sum); ``aim`` is the share of the limits that training aims at: less than 1 leaves room where the
-    policy's mode costs more than its samples. ``horizon`` T in steps; ``adaptive_horizon`` takes the mean length of the newest
-    ``measure_episodes`` episodes for T instead, once there are any; ``horizon_terminates`` says that the end of the
-    horizon is a termination, not a truncation. What the limit calls the policy's own cost is measured on as many
+    policy's mode costs more than its samples. ``horizon`` T in steps; ``adaptive_horizon`` takes the mean length of the
+    newest ``measure_episodes`` episodes for T instead, once there are any; ``horizon_terminates`` says that the end of
+    the horizon is a termination, not a truncation. What the limit calls the policy's own cost is measured on as many
     episodes, or on the newest ``measure_steps`` steps.
 
     E-step: ``estep_batch`` states B (None: ``batch_size``), ``particles`` K actions for each, ``kl_epsilon`` bound,

@@ -51,11 +51,11 @@ def build_state(policy: nn.Module, projection: Projection, population: Sequence[
     """A fresh state: Adam over the parameters of ``policy``, multipliers 0."""
     params = list(policy.parameters())
     bounds = projection.bounds
-    like = {"dtype": params[0].dtype, "device": params[0].device}
+    dtype, device = params[0].dtype, params[0].device
     return FitState(
         optimizer=torch.optim.Adam(params, lr=lr, fused=True),
-        alpha=torch.zeros(*population, len(bounds), **like),
-        bounds=torch.tensor(list(bounds.values()), **like),
+        alpha=torch.zeros((*population, len(bounds)), dtype=dtype, device=device),
+        bounds=torch.tensor(list(bounds.values()), dtype=dtype, device=device),
         terms=tuple(bounds),
         average=getattr(projection, "average", "batch"),
     )

@@ -281,7 +281,7 @@ def _agree(
     require(abs(reward[0] - reward[1]) <= allowed, f"{words}: objectives {reward[0]} and {reward[1]}")
     if weights:
         apart = (a.weights.double() - b.weights.double()).abs().sum(-1).mean().item()
-        near = 2 * (2 * allowed / a.eta.item()) ** 0.5 + bound
+        near = 2 * (2 * allowed / max(a.eta.item(), 1e-300)) ** 0.5 + bound
         require(apart <= near, f"{words}: weights {apart:.3g} apart, {near:.3g} allowed")
 
 

@@ -55,7 +55,9 @@ def projection_checks(
     def project(problem: ProjectionProblem) -> None:
         check_projection_problem(projection, problem)
 
-    for kind in kinds or getattr(projection, "kinds", ("gaussian", "categorical")):
+    if kinds is None:
+        kinds = getattr(projection, "kinds", ("gaussian", "categorical"))
+    for kind in kinds:
         yield f"KL terms of {kind} policies", fixed(given(_pairs(kind))(measure))
         yield f"projections of {kind} policies", fixed(given(_problems(kind))(project))
 
