@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cvpo import validators
 from cvpo.distributions import Gaussian, covariance_kl, log_volume, mean_kl, same_kind, whiten
-from cvpo.mstep.paths import curve_of, mean_at, moments, scale_at
+from cvpo.mstep.paths import curve_of, mean_at, moments, rounded, scale_at
 from cvpo.mstep.root import largest_step, mean_step, pool
 
 
@@ -45,7 +45,8 @@ class Decoupled:
         t_mean = mean_step(pool(0.5 * u.square().sum(-1), self.average), self.kl_mean)
         still = torch.zeros_like(u)
         t_cov = largest_step(*curve_of(g, still), bound=self.kl_cov, average=self.average)
-        return Gaussian(mean_at(old, u, t_mean), scale_at(old, g, still, t_cov)).to(dtype)
+        mean, scale = mean_at(old, u, t_mean), scale_at(old, g, still, t_cov)
+        return Gaussian(rounded(mean, old.mean, dtype), rounded(scale, old.scale, dtype))
 
     def kl(self, old: Gaussian, new: Gaussian) -> dict[str, Tensor]:
         """KL_μ, measured in the old covariance, and KL_Σ, each [...,B]."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cvpo import validators
 from cvpo.distributions import Categorical, Gaussian, probability_kl
-from cvpo.mstep.paths import curve_of, mean_at, moments, scale_at
+from cvpo.mstep.paths import curve_of, mean_at, moments, rounded, scale_at
 from cvpo.mstep.root import largest_step
 
 
@@ -57,7 +57,7 @@ def _project_gaussian(old: Gaussian, actions: Tensor, weights: Tensor, bound: fl
     old = old.to(torch.float64)
     u, g = moments(old, actions.double(), weights.double(), centred=True)
     t = largest_step(*curve_of(g, u), bound=bound, average=average)
-    return Gaussian(mean_at(old, u, t), scale_at(old, g, u, t)).to(dtype)
+    return Gaussian(rounded(mean_at(old, u, t), old.mean, dtype), rounded(scale_at(old, g, u, t), old.scale, dtype))
 
 
 def _project_categorical(

@@ -93,5 +93,15 @@ def scale_at(old: Gaussian, g: Tensor, u: Tensor, t: Tensor) -> Tensor:
     return old.scale @ torch.linalg.cholesky_ex(identity + t * (g + (1.0 - t) * _outer(u)))[0]
 
 
+def rounded(value: Tensor, origin: Tensor, dtype: torch.dtype) -> Tensor:
+    """float64 ``value`` in ``dtype``, rounded towards ``origin``, so that rounding takes no coordinate further from it."""
+    nearest = value.to(dtype)
+    if dtype == value.dtype:
+        return nearest
+    beyond = (nearest.double() - value) * (value - origin) > 0
+    inner = torch.nextafter(nearest, origin.to(dtype))
+    return nearest + (torch.where(beyond, inner, nearest) - nearest).detach()
+
+
 def _outer(u: Tensor) -> Tensor:
     return u.unsqueeze(-1) * u.unsqueeze(-2)

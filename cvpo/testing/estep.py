@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
 from cvpo.estep import DualProblem
@@ -35,6 +35,7 @@ def estep_checks(solver: Any, *, examples: int | None = None) -> Iterator[tuple[
         database=None,
         derandomize=True,
         suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink],
         print_blob=False,
     )
     anything, ordinary = dual_problems(), dual_problems(ordinary=True)

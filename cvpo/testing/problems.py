@@ -10,7 +10,7 @@ from cvpo.estep import DualProblem, DualSolution, Status
 
 REWARDS = ("small integers", "normal", "ties", "constant", "heavy tails", "one state dominates")
 COSTS = ("free", "proportional to the reward", "constant in each state", "all the same")
-LIMITS = ("active", "loose", "tight", "least possible", "out of reach", "anywhere")
+LIMITS = ("active", "loose", "tight", "active, with others loose", "least possible", "out of reach", "anywhere")
 
 
 @st.composite
@@ -18,7 +18,7 @@ def dual_problems(
     draw: st.DrawFn,
     *,
     max_costs: int = 4,
-    particles: tuple[int, ...] = (1, 2, 3, 5, 16, 64, 256),
+    particles: tuple[int, ...] = (1, 2, 3, 5, 8, 16, 64, 256),
     max_states: int = 6,
     dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32),
     stacks: bool = True,
@@ -57,7 +57,7 @@ def dual_problems(
     q, c = q.to(dtype), c.to(dtype)
     limits = ("active", "loose") if ordinary else LIMITS
     limit = _limits(draw(st.sampled_from(limits), label="limits"), generator, c.double(), log_prior)
-    epsilons = (0.1, 0.01, 1.0) if ordinary else (0.1, 0.001, 1.0, 5.0, 50.0)
+    epsilons = (0.1, 0.01, 1.0) if ordinary else (0.1, 0.01, 0.001, 1.0, 5.0, 50.0)
     epsilon = draw(st.sampled_from(epsilons), label="kl_epsilon")
     return DualProblem(q, c, limit, epsilon, None if log_prior is None else log_prior.to(dtype))
 
@@ -152,4 +152,7 @@ def _limits(kind: str, generator: torch.Generator, c: Tensor, log_prior: Tensor 
         return least - (0.1 + share) * torch.where(most > least, most - least, 1.0)
     if kind == "anywhere":
         return least + (most - least) * (4 * share - 2)
+    if kind == "active, with others loose":
+        loose = mean + (most - mean) * share
+        return torch.cat([(mean + 0.2 * share * (least - mean))[..., :1], loose[..., 1:]], dim=-1)
     return mean + (least - mean) * share * (0.2 if kind == "active" else 1.0)
