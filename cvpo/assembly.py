@@ -12,6 +12,7 @@ from gymnasium import Space, spaces
 from cvpo import buffers, checkpoint, critics, estep, mstep, policy
 from cvpo.agent import CVPO
 from cvpo.config import AgentConfig
+from cvpo.envs import VectorEnv
 from cvpo.errors import CheckpointError, ConfigError, suggest
 from cvpo.registry import Registry
 
@@ -84,7 +85,7 @@ def make_agent(
         if option not in known:
             raise ConfigError(f"make_agent has no option {option!r}; {suggest(option, known)}")
     if horizon is None and env is not None:
-        horizon = getattr(env, "horizon", None) or getattr(getattr(env, "spec", None), "max_episode_steps", None)
+        horizon = env.horizon if isinstance(env, VectorEnv) else getattr(env.spec, "max_episode_steps", None)
     config = AgentConfig(
         **parts, cost_limits=cost_limits, limit_kind=limit_kind, gamma=gamma, horizon=horizon, **options
     )
