@@ -94,7 +94,7 @@ def scale_at(old: Gaussian, g: Tensor, u: Tensor, t: Tensor) -> Tensor:
 
 
 def rounded(value: Tensor, origin: Tensor, dtype: torch.dtype) -> Tensor:
-    """float64 ``value`` in ``dtype``, rounded towards ``origin``, so that rounding takes no coordinate further from it."""
+    """float64 ``value`` in ``dtype``, rounded towards ``origin``: rounding takes no coordinate further from it."""
     nearest = value.to(dtype)
     if dtype == value.dtype:
         return nearest
