@@ -13,7 +13,7 @@ _PUBLIC = {
     "COST_KEYS": "cvpo.envs.sprint",
     "COST_LIMITS": "cvpo.envs.sprint",
     "ObservationNormaliser": "cvpo.envs.normalise",
-    "Serial": "cvpo.envs.vector",
+    "Serial": "cvpo.envs.serial",
     "Step": "cvpo.envs.vector",
     "VectorEnv": "cvpo.envs.vector",
     "Workers": "cvpo.envs.workers",
@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     from cvpo.envs.builtin import register
     from cvpo.envs.factory import as_vector, make
     from cvpo.envs.normalise import ObservationNormaliser
+    from cvpo.envs.serial import Serial
     from cvpo.envs.spaces import ActionDoor
     from cvpo.envs.sprint import COST_KEYS, COST_LIMITS
-    from cvpo.envs.vector import Serial, Step, VectorEnv
+    from cvpo.envs.vector import Step, VectorEnv
     from cvpo.envs.workers import Workers
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import gymnasium
 
 from cvpo.envs.adapter import check_cost_keys
+from cvpo.envs.serial import Serial
 from cvpo.envs.source import Source, Task
-from cvpo.envs.vector import Serial, VectorEnv
+from cvpo.envs.vector import VectorEnv
 from cvpo.envs.workers import Workers
 from cvpo.errors import ConfigError
 

@@ -14,9 +14,10 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
+from cvpo.envs.serial import Serial
 from cvpo.envs.source import Source
 from cvpo.envs.spaces import ActionDoor
-from cvpo.envs.vector import Serial, Step, VectorEnv, check_actions, split_state
+from cvpo.envs.vector import Step, VectorEnv, check_actions, split_state
 from cvpo.errors import ConfigError, CvpoError, WorkerError
 
 # Seconds that workers are given to close their environments before they are killed.
