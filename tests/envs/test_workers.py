@@ -5,8 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,8 +15,7 @@ from cvpo.envs import make
 from cvpo.errors import ConfigError, EnvError, WorkerError
 from tests.envs.helpers import Dying, Faulty, walk
 from tests.envs.test_vector import play, same
-
-ROOT = Path(__file__).parents[2]
+from tests.processes import python
 
 
 def test_same_results_as_in_process():
@@ -99,9 +96,7 @@ if __name__ == "__main__":
 def test_no_orphans(tmp_path, state, number):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(script), state]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ) as main:
+    with python(str(script), state) as main:
         workers = [int(pid) for pid in main.stdout.readline().split()]
         assert len(workers) == 2
         time.sleep(0.3)

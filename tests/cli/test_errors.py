@@ -1,0 +1,86 @@
+"""Errors are one clear line and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cvpo
+from cvpo.cli import main
+
+
+def test_an_unknown_option_of_a_file_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "options.json").write_text('{"gama": 0.9}')
+    assert main(["train", "--config", str(tmp_path / "options.json")]) == 2
+    assert "there is no option 'gama'; did you mean 'gamma'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "words"),
+    [
+        ("trian", 2, ["'trian'", "did you mean 'train'"]),
+        ("train --estep nweton", 2, ["unknown E-step solver 'nweton'", "did you mean 'newton'"]),
+        ("train --task cvpo/Sprnt-v0", 2, ["did you mean 'cvpo/Sprint-v0'"]),
+        ("train --cost-limits 1 2", 2, ["2 costs"]),
+        ("train --cost-limits -1", 2, ["cost_limits has -1"]),
+        ("train --config missing.json", 2, ["missing.json", "No such file"]),
+        ("train --env.colour", 2, ["--env.colour needs a value"]),
+        ("train --estep.tolerance -1", 2, ["Newton.tolerance is -1"]),
+        ("resume nowhere", 1, ["nowhere is not a run folder"]),
+        ("eval nowhere", 1, ["nowhere is not a run folder"]),
+        ("plot nowhere", 1, ["nowhere is not a run folder"]),
+        ("list estp", 2, ["did you mean 'estep'"]),
+        ("check estp newton", 2, ["did you mean 'estep'"]),
+        ("check estep newton max_iter", 2, ["KEY=VALUE"]),
+        ("train --estep nowhere:Solver", 2, ["nowhere"]),
+    ],
+)
+def test_errors_are_one_clear_line(
+    line: str, status: int, words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    os.chdir(tmp_path)
+    assert main(line.split()) == status
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1 and errors[0].startswith("cvpo: error: ")
+    for word in words:
+        assert word in errors[0]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("train --gama 0.9", "--gamma"),
+        ("train --estep.max-itr 3", "--estep.max-iter"),
+        ("eval x --epsodes 3", "--episodes"),
+    ],
+)
+def test_a_misspelt_flag_suggests_the_right_one(line: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(line.split())
+    assert end.value.code == 2
+    assert word in capsys.readouterr().err
+
+
+def test_a_failure_says_what_was_saved(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: Any, **__: Any) -> None:
+        raise cvpo.EnvError("the environment fell over")
+
+    monkeypatch.setattr("cvpo.cli.resume_command.resume", breaks)
+    assert main(["resume", str(run)]) == 1
+    errors = capsys.readouterr().err
+    assert "cvpo: error: the environment fell over\nsaved up to step 300; continue with `cvpo resume" in errors
+
+
+def test_without_the_packages_of_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    assert main(["list"]) == 2
+    assert "pip install 'cvpo[train]'" in capsys.readouterr().err

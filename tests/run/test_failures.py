@@ -1,0 +1,71 @@
+"""Ends that lose nothing: full disks, environments that fail, two processes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cvpo.envs.sprint import Sprint
+from cvpo.errors import CheckpointError, EnvError, RunError
+from cvpo.run import Result, RunFolder, configure, resume, train
+from cvpo.run.folder import Lock
+from tests.run.helpers import SMALL, Notes, copy, rows
+
+
+def test_two_processes_never_write_to_one_run(finished: tuple[RunFolder, Result], tmp_path: Path) -> None:
+    run = copy(finished[0], tmp_path)
+    lock = Lock(run)
+    with pytest.raises(RunError, match="in use by another process"):
+        resume(run.path)
+    lock.close()
+    resume(run.path)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_keeps_what_was_saved(finished: tuple[RunFolder, Result], tmp_path: Path) -> None:
+    folder, _ = finished
+    run = tmp_path / "run"
+    full = run / "checkpoints" / "step-0000000300.safetensors.partial"
+
+    class FillsUp(Notes):
+        def step(self, step: int) -> None:
+            if step == 200:
+                full.symlink_to("/dev/full")
+
+    with pytest.raises(CheckpointError, match="step-0000000300.* could not be written: No space left on device"):
+        train(configure(seed=3, **SMALL), run, progress=FillsUp())
+    assert [step for step, _ in RunFolder(run).checkpoints().files()] == [150]
+    resume(run)
+    assert rows(run / "metrics.jsonl") == rows(folder.metrics)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_under_the_logs_is_one_clear_error(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+
+    class FillsUp(Notes):
+        def step(self, step: int) -> None:
+            if step == 10:
+                (run / "metrics.csv").unlink()
+                (run / "metrics.csv").symlink_to("/dev/full")
+                (run / "metrics.csv.partial").symlink_to("/dev/full")
+
+    with pytest.raises(RunError, match="metrics.csv could not be written: No space left on device"):
+        train(configure(**SMALL), run, progress=FillsUp())
+
+
+def test_an_environment_that_fails_keeps_what_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Sprint.step
+    count = iter(range(10**9))
+
+    def breaks(self: Sprint, action: Any) -> Any:
+        obs, reward, *rest = step(self, action)
+        return obs, float("nan") if next(count) == 1000 else reward, *rest
+
+    monkeypatch.setattr(Sprint, "step", breaks)
+    with pytest.raises(EnvError, match="reward is nan"):
+        train(configure(**SMALL), tmp_path / "run")
+    assert RunFolder(tmp_path / "run").checkpoints().files()
