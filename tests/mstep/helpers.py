@@ -1,4 +1,4 @@
-"""Small policies and M-step problems."""
+"""Small policies, M-step problems, and random Gaussians with particles."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cvpo.distributions import Categorical, Gaussian
+
+DOUBLE = torch.float64
 
 
 class Net(nn.Module):
@@ -53,3 +55,28 @@ def problem(policy: nn.Module, obs: Tensor, count: int = 8, sharpness: float = 2
         actions = old.sample(count)
         score = -(actions - torch.tanh(obs[..., None, :1])).square().sum(-1)
         return old, old_params, actions, torch.softmax(sharpness * score, -1)
+
+
+def gaussian(cholesky: bool, shape=(4, 3), seed: int = 0) -> Gaussian:
+    generator = torch.Generator().manual_seed(seed)
+    mean = torch.randn(shape, generator=generator, dtype=DOUBLE)
+    scale = torch.rand(shape, generator=generator, dtype=DOUBLE) + 0.3
+    if cholesky:
+        lower = torch.randn((*shape, shape[-1]), generator=generator, dtype=DOUBLE).tril(-1)
+        scale = torch.diag_embed(scale) + 0.4 * lower
+    return Gaussian(mean, scale)
+
+
+def particles(old: Gaussian, count: int, seed: int = 1):
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.rand((*old.mean.shape[:-1], count), generator=generator, dtype=DOUBLE)
+    return old.sample(count, generator), weights / weights.sum(-1, keepdim=True)
+
+
+def covariance(p: Gaussian) -> Tensor:
+    return p.scale_tril() @ p.scale_tril().mT
+
+
+def second(actions, weights, centre) -> Tensor:
+    x = actions - centre.unsqueeze(-2)
+    return (weights.unsqueeze(-1) * x).mT @ x
