@@ -1,11 +1,10 @@
-"""The CVPO agent: policy evaluation, E-step, M-step; every part a component that it was given.
+"""The CVPO agent: acting, replay, and rounds of policy evaluation, E-step and M-step.
 
-Shape legend: ``N`` environments, ``B`` states, ``K`` actions per state (particles), ``M`` costs, ``S = 1 + M`` signals.
+Shape legend: ``N`` environments, ``B`` states, ``D`` action dimensions, ``O`` observation size, ``M`` costs.
 """
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import attrs
@@ -16,15 +15,12 @@ from torch import Tensor, nn
 
 from cvpo.config import AgentConfig
 from cvpo.constraint import Constraint
-from cvpo.critics.targets import td_targets
 from cvpo.envs.normalise import ObservationNormaliser
 from cvpo.envs.spaces import ActionDoor, flat_size, flatten
 from cvpo.errors import ConfigError, EnvError
-from cvpo.estep import DualProblem, DualSolution, Status
+from cvpo.learner import Learner
 from cvpo.statistics import Episode
 from cvpo.types import Batch, Spec, Transition
-
-_STATUS_METRICS = tuple(f"estep/{status.name.lower()}" for status in Status)
 
 
 class CVPO:
@@ -68,23 +64,13 @@ class CVPO:
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.spec = Spec(flat_size(observation_space), self.door.size, config.signals, config.gamma)
 
-        init = torch.Generator().manual_seed(seed)
-        sizes = (self.spec.obs_size, self.spec.action_size)
-        self.policy: nn.Module = config.policy.build(*sizes, generator=init).to(self.device)
-        self.critic: nn.Module = config.critic.build(*sizes, config.signals, generator=init).to(self.device)
-        self.old_policy = copy.deepcopy(self.policy).requires_grad_(False)
-        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.critic_optimiser = _adam(self.critic, config.critic_lr)
-        self.fit = config.fit.build(self.policy, config.mstep)
+        self.learner = Learner(config, self.spec, seed=seed, device=self.device, generator=self.generator)
         self.store = config.buffer.build(self.spec, num_envs, self.device, self.generator)
         self.source = config.states.build(self.spec, num_envs, self.device, self.generator)
         self.normaliser = ObservationNormaliser(self.spec.obs_size, self.device) if config.normalise_obs else None
         self.constraint = Constraint(config, self.spec, num_envs, self.device)
         self.estep_batch = config.estep_batch or config.batch_size
-        self.solution: Any = None
-        self._statuses = torch.tensor(list(Status), device=self.device)
         self.steps = 0
-        self.updates = 0
 
     # ---------------------------------------------------------------------------------------------- acting
 
@@ -126,81 +112,11 @@ class CVPO:
         """One round of CVPO on a replayed batch; metrics as 0-d tensors, left on the device."""
         batch = self.store.sample(self.config.batch_size)
         states = self._normalised(self.source.select(batch, self.estep_batch))
-        batch = self._normalised_batch(batch)
-
-        metrics = self._evaluate_policy(batch)
-        obs, old, actions, weights, estep = self._expectation(states)
-        metrics.update(estep)
-        fitted = self.config.fit.fit(
-            self.fit, self.policy, self.config.mstep, obs, old, list(self.old_policy.parameters()), actions, weights
-        )
-        metrics.update({f"mstep/{name}": value for name, value in fitted.items()})
-
-        _polyak(self.target_critic, self.critic, self.config.target_tau)
-        self.updates += 1
-        if self.config.old_policy == "polyak":
-            _polyak(self.old_policy, self.policy, self.config.old_tau)
-        elif self.updates % self.config.old_period == 0:
-            _polyak(self.old_policy, self.policy, 1.0)
-        return metrics
-
-    def _evaluate_policy(self, batch: Batch) -> dict[str, Tensor]:
-        """Critics: ``Q_s(o,a) <- x_s + γⁿ E_π Q_s(o',a')``."""
-        config = self.config
-        with torch.no_grad():
-            policy = self.old_policy if config.target_policy == "old" else self.policy
-            actions = policy(batch.next_obs).sample(config.target_particles, self.generator)
-            values = config.critic.evaluate(self.target_critic, batch.next_obs, actions).mean(-1)
-            target = td_targets(
-                batch.signals, batch.discount, batch.terminated, values, mask_cost=config.mask_cost
-            )
-        loss, td = config.critic.loss(self.critic, batch, target)
-        self.critic_optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.critic_optimiser.step()
-        self.store.reprioritise(batch.index, td)
-        means = target.mean(-1)
-        metrics = {"critic/loss": loss.detach(), "critic/td_error": td.mean(), "critic/target_reward": means[0]}
-        metrics.update({f"critic/target_cost_{m}": means[1 + m] for m in range(len(config.cost_limits))})
-        return metrics
-
-    @torch.no_grad()
-    def _expectation(self, obs: Tensor) -> tuple[Tensor, Any, Tensor, Tensor, dict[str, Tensor]]:
-        """E-step: weights w [B,K] of actions [B,K,D] drawn from π_old, under the cost limits and the KL bound."""
-        config = self.config
-        old = self.old_policy(obs)
-        if config.policy.discrete:
-            # Every action is a particle: the E-step is exact, with the policy itself as the prior.
-            actions = torch.eye(self.spec.action_size, device=obs.device).expand(obs.shape[0], -1, -1)
-            log_prior = torch.log_softmax(old.logits, -1)
-            prior = log_prior.exp()
-        else:
-            actions, log_prior, prior = old.sample(config.particles, self.generator), None, None
-        net = self.target_critic if config.estep_critic == "target" else self.critic
-        q = config.critic.evaluate(net, obs, actions)
-        if config.limit.measure == "critic":
+        if self.config.limit.measure == "critic":
             self.constraint.measured = self._start_values()
-        limit = self.constraint.threshold(q[1:], prior)
-        problem = DualProblem(q[0], q[1:], limit, config.kl_epsilon, log_prior)
-        solution = config.estep.solve(problem, warm=self.solution if config.warm_start else None)
-        self.solution = solution
-        weights = solution.weights
-        reference = -np.log(weights.shape[-1]) if log_prior is None else log_prior
-        kl = (torch.xlogy(weights, weights) - weights * reference).sum(-1).mean()
-        metrics = {
-            "estep/eta": solution.eta,
-            "estep/kl": kl / config.kl_epsilon,
-            "estep/iterations": solution.iterations.float(),
-            "estep/violation": solution.violation,
-            "estep/q_range": (q[0].amax(-1) - q[0].amin(-1)).mean(),
-        }
-        counts = (solution.status == self._statuses).double().unbind()
-        metrics.update(zip(_STATUS_METRICS, counts, strict=True))
-        for m in range(len(config.cost_limits)):
-            metrics[f"estep/lam_{m}"] = solution.lam[m]
-            metrics[f"estep/cost_{m}"] = (weights * q[1 + m]).sum(-1).mean()
-            metrics[f"estep/limit_{m}"] = limit[m]
-        return obs, old, actions, weights, metrics
+        metrics, td = self.learner.update(self._normalised_batch(batch), states, self.constraint)
+        self.store.reprioritise(batch.index, td)
+        return metrics
 
     def _start_values(self) -> Tensor:
         """J_c [M] as the critic sees it: mean value of the old policy at the newest episode starts."""
@@ -208,15 +124,22 @@ class CVPO:
         if not starts:
             return self.constraint.limit
         obs = self._normalised(torch.as_tensor(np.stack(starts), device=self.device))
-        actions = self.old_policy(obs).sample(self.config.particles, self.generator)
-        return self.config.critic.evaluate(self.target_critic, obs, actions)[1:].mean((-2, -1)).double()
+        return self.learner.values(obs)[1:].mean(-1).double()
 
-    @torch.no_grad()
     def predicted_cost(self, episode: Episode) -> np.ndarray:
         """Q_c [M] at the first step of an episode, to be held against its realised discounted cost (calibration)."""
-        obs = self._normalised(torch.as_tensor(episode.obs, device=self.device)[None])
-        action = torch.as_tensor(episode.action, device=self.device)[None, None]
-        return self.config.critic.evaluate(self.critic, obs, action)[1:, 0, 0].cpu().numpy()
+        obs, action = (torch.as_tensor(value, device=self.device)[None] for value in (episode.obs, episode.action))
+        return self.learner.q_values(self._normalised(obs), action)[1:, 0].cpu().numpy()
+
+    @property
+    def policy(self) -> nn.Module:
+        """The policy network π_θ, observations [B,O] to a distribution over actions."""
+        return self.learner.policy
+
+    @property
+    def updates(self) -> int:
+        """Updates made so far."""
+        return self.learner.updates
 
     # ---------------------------------------------------------------------------------------------- conveniences
 
@@ -248,18 +171,11 @@ class CVPO:
     def state_dict(self, *, replay: bool = True) -> dict[str, Any]:
         """Everything the next update depends on: networks, optimisers, multipliers, duals, buffer, generator."""
         state: dict[str, Any] = {
-            "policy": self.policy.state_dict(),
-            "old_policy": self.old_policy.state_dict(),
-            "critic": self.critic.state_dict(),
-            "target_critic": self.target_critic.state_dict(),
-            "critic_optimiser": self.critic_optimiser.state_dict(),
-            "fit": self.fit.state_dict(),
+            "learner": self.learner.state_dict(),
             "constraint": self.constraint.state_dict(),
             "normaliser": None if self.normaliser is None else self.normaliser.state_dict(),
-            "solution": None if self.solution is None else attrs.asdict(self.solution, recurse=False),
             "generator": self.generator.get_state(),
             "steps": self.steps,
-            "updates": self.updates,
         }
         if replay:
             state["store"] = self.store.state_dict()
@@ -268,17 +184,15 @@ class CVPO:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state of :meth:`state_dict`; the next update is then bit-identical to the saved agent's."""
-        for name in ("policy", "old_policy", "critic", "target_critic", "critic_optimiser", "fit", "constraint"):
-            getattr(self, name).load_state_dict(state[name])
+        self.learner.load_state_dict(state["learner"])
+        self.constraint.load_state_dict(state["constraint"])
         if self.normaliser is not None:
             self.normaliser.load_state_dict(state["normaliser"])
         for name in ("store", "source"):
             if name in state:
                 getattr(self, name).load_state_dict(state[name])
-        saved = state["solution"]
-        self.solution = None if saved is None else DualSolution(**saved)
         self.generator.set_state(state["generator"])
-        self.steps, self.updates = int(state["steps"]), int(state["updates"])
+        self.steps = int(state["steps"])
 
     def _normalised(self, obs: Tensor) -> Tensor:
         return obs if self.normaliser is None else self.normaliser(obs)
@@ -287,13 +201,3 @@ class CVPO:
         if self.normaliser is None:
             return batch
         return attrs.evolve(batch, obs=self.normaliser(batch.obs), next_obs=self.normaliser(batch.next_obs))
-
-
-def _adam(module: nn.Module, lr: float) -> torch.optim.Optimizer:
-    return torch.optim.Adam(module.parameters(), lr=lr, fused=True)
-
-
-@torch.no_grad()
-def _polyak(target: nn.Module, source: nn.Module, tau: float) -> None:
-    """``θ_target <- (1−τ) θ_target + τ θ``, all tensors in one call."""
-    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)

@@ -16,8 +16,12 @@ from cvpo.mstep.protocol import Projection
 
 @attrs.define(eq=False)
 class FitState:
-    """What a fit keeps between updates: the ``optimizer`` and ``alpha`` [*population, terms], in [0, maximum]."""
+    """What a fit keeps between updates: the ``optimizer`` and ``alpha`` [*population, terms], in [0, maximum].
 
+    ``params`` are those of the policy that is fitted.
+    """
+
+    params: tuple[Tensor, ...]
     optimizer: torch.optim.Optimizer
     alpha: Tensor
     bounds: Tensor
@@ -49,10 +53,11 @@ class FitState:
 
 def build_state(policy: nn.Module, projection: Projection, population: Sequence[int], lr: float) -> FitState:
     """A fresh state: Adam over the parameters of ``policy``, multipliers 0."""
-    params = list(policy.parameters())
+    params = tuple(policy.parameters())
     bounds = projection.bounds
     dtype, device = params[0].dtype, params[0].device
     return FitState(
+        params=params,
         optimizer=torch.optim.Adam(params, lr=lr, fused=True),
         alpha=torch.zeros((*population, len(bounds)), dtype=dtype, device=device),
         bounds=torch.tensor(list(bounds.values()), dtype=dtype, device=device),
@@ -61,13 +66,13 @@ def build_state(policy: nn.Module, projection: Projection, population: Sequence[
     )
 
 
-def descend(state: FitState, policy: nn.Module, loss: Tensor, max_grad_norm: float | None) -> None:
+def descend(state: FitState, loss: Tensor, max_grad_norm: float | None) -> None:
     """One optimiser step on ``loss``, summed over the population."""
-    for p in policy.parameters():
+    for p in state.params:
         p.grad = None
     loss.sum().backward()
     if max_grad_norm is not None:
-        clip_gradients(policy.parameters(), max_grad_norm, state.alpha.ndim - 1)
+        clip_gradients(state.params, max_grad_norm, state.alpha.ndim - 1)
     state.optimizer.step()
 
 
@@ -82,7 +87,6 @@ def clip_gradients(params: Iterable[Tensor], max_norm: float, lead: int) -> None
 
 def finish(
     state: FitState,
-    policy: nn.Module,
     kls: Callable[[], dict[str, Tensor]],
     old_params: Sequence[Tensor],
     loss: Tensor,
@@ -99,7 +103,7 @@ def finish(
     with torch.no_grad():
         before = measure() if fitted is None else fitted
         early = before.device.type == "cpu"
-        t, ratios = guard(measure, list(policy.parameters()), old_params, before, early)
+        t, ratios = guard(measure, state.params, old_params, before, early)
         largest = ratios.reshape(-1, len(state.terms)).amax(0)
         stats = {"loss": loss.detach().mean(), "guard_t": t.amin()}
     return stats | {f"kl/{term}": largest[j] for j, term in enumerate(state.terms)}

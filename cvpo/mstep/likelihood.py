@@ -68,11 +68,11 @@ class Likelihood:
             excess = torch.stack([terms[term].mean(-1) for term in state.terms], -1) - state.bounds
             objective = projection.objective(old, new, actions, weights).mean(-1)
             loss = (state.alpha * excess).sum(-1) - objective
-            descend(state, policy, loss, self.max_grad_norm)
+            descend(state, loss, self.max_grad_norm)
         with torch.no_grad():
             fitted = state.ratios(kls())
         self._ascend(state, fitted)
-        stats = finish(state, policy, kls, old_params, loss, fitted)
+        stats = finish(state, kls, old_params, loss, fitted)
         alpha = state.alpha.reshape(-1, len(state.terms)).mean(0)
         return stats | {f"alpha/{term}": alpha[j] for j, term in enumerate(state.terms)}
 

@@ -49,5 +49,5 @@ class Regression:
             target = projection.project(old, actions, weights)
         for _ in range(self.iterations):
             loss = target.kl(policy(obs)).mean(-1)
-            descend(state, policy, loss, self.max_grad_norm)
-        return finish(state, policy, lambda: projection.kl(old, policy(obs)), old_params, loss)
+            descend(state, loss, self.max_grad_norm)
+        return finish(state, lambda: projection.kl(old, policy(obs)), old_params, loss)

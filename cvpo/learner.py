@@ -1,0 +1,158 @@
+"""One round of CVPO on given states: the networks, their optimisers, and the three stages of the update.
+
+Shape legend: ``B`` states, ``K`` actions per state (particles), ``M`` costs, ``S = 1 + M`` signals.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cvpo.config import AgentConfig
+from cvpo.constraint import Constraint
+from cvpo.critics.targets import td_targets
+from cvpo.estep import DualProblem, DualSolution, Status
+from cvpo.types import Batch, Spec
+
+NETWORKS = ("policy", "old_policy", "critic", "target_critic")
+_STATUS_METRICS = tuple(f"estep/{status.name.lower()}" for status in Status)
+
+
+class Learner:
+    """``critics -> E-step weights w of sampled actions -> policy fitted to w inside a trust region -> averages``.
+
+    Knows neither environments nor replay: :meth:`update` is given a batch and states. ``generator`` draws the actions;
+    ``seed`` fixes the networks. Source: CVPO (arXiv 2201.11927), algorithm 1.
+    """
+
+    def __init__(
+        self, config: AgentConfig, spec: Spec, *, seed: int, device: torch.device, generator: torch.Generator
+    ) -> None:
+        self.config, self.spec, self.generator = config, spec, generator
+        init = torch.Generator().manual_seed(seed)
+        sizes = (spec.obs_size, spec.action_size)
+        self.policy: nn.Module = config.policy.build(*sizes, generator=init).to(device)
+        self.critic: nn.Module = config.critic.build(*sizes, config.signals, generator=init).to(device)
+        self.old_policy = copy.deepcopy(self.policy).requires_grad_(False)
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        # Walking the modules for their parameters takes longer than averaging them.
+        self._params = {name: tuple(getattr(self, name).parameters()) for name in NETWORKS}
+        self.critic_optimiser = torch.optim.Adam(self._params["critic"], lr=config.critic_lr, fused=True)
+        self.fit = config.fit.build(self.policy, config.mstep)
+        self.solution: Any = None
+        self.updates = 0
+        self._statuses = torch.tensor(list(Status), device=device)
+
+    def update(self, batch: Batch, obs: Tensor, constraint: Constraint) -> tuple[dict[str, Tensor], Tensor]:
+        """One round, with the E-step on the states ``obs`` [B,O]; metrics as 0-d tensors, and |TD error| [B]."""
+        metrics, td = self._evaluate_policy(batch)
+        old = self.old_policy(obs)
+        actions, weights, expected = self._expectation(obs, old, constraint)
+        fitted = self.config.fit.fit(
+            self.fit, self.policy, self.config.mstep, obs, old, self._params["old_policy"], actions, weights
+        )
+        self._average()
+        self.updates += 1
+        return metrics | expected | {f"mstep/{name}": value for name, value in fitted.items()}, td
+
+    def _evaluate_policy(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Critics: ``Q_s(o,a) <- x_s + γⁿ E_π Q_s(o',a')``."""
+        config = self.config
+        with torch.no_grad():
+            policy = self.old_policy if config.target_policy == "old" else self.policy
+            actions = policy(batch.next_obs).sample(config.target_particles, self.generator)
+            values = config.critic.evaluate(self.target_critic, batch.next_obs, actions).mean(-1)
+            target = td_targets(batch.signals, batch.discount, batch.terminated, values, mask_cost=config.mask_cost)
+        loss, td = config.critic.loss(self.critic, batch, target)
+        self.critic_optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.critic_optimiser.step()
+        means = target.mean(-1)
+        metrics = {"critic/loss": loss.detach(), "critic/td_error": td.mean(), "critic/target_reward": means[0]}
+        return metrics | {f"critic/target_cost_{m}": cost for m, cost in enumerate(means[1:])}, td
+
+    @torch.no_grad()
+    def _expectation(
+        self, obs: Tensor, old: Any, constraint: Constraint
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """E-step: weights w [B,K] of actions [B,K,D] drawn from π_old, under the cost limits and the KL bound."""
+        config = self.config
+        if config.policy.discrete:
+            # Every action is a particle: the E-step is exact, with the policy itself as the prior.
+            actions = torch.eye(self.spec.action_size, device=obs.device).expand(obs.shape[0], -1, -1)
+            log_prior = torch.log_softmax(old.logits, -1)
+            prior = log_prior.exp()
+        else:
+            actions, log_prior, prior = old.sample(config.particles, self.generator), None, None
+        net = self.target_critic if config.estep_critic == "target" else self.critic
+        q = config.critic.evaluate(net, obs, actions)
+        limit = constraint.threshold(q[1:], prior)
+        problem = DualProblem(q[0], q[1:], limit, config.kl_epsilon, log_prior)
+        solution = config.estep.solve(problem, warm=self.solution if config.warm_start else None)
+        self.solution = solution
+        return actions, solution.weights, self._measure_expectation(problem, solution)
+
+    def _measure_expectation(self, problem: DualProblem, solution: DualSolution) -> dict[str, Tensor]:
+        """Metrics of the E-step; ``estep/kl`` is KL/ε."""
+        q, weights = problem.q_reward, solution.weights
+        reference = -np.log(weights.shape[-1]) if problem.log_prior is None else problem.log_prior
+        kl = (torch.xlogy(weights, weights) - weights * reference).sum(-1).mean()
+        metrics = {
+            "estep/eta": solution.eta,
+            "estep/kl": kl / self.config.kl_epsilon,
+            "estep/iterations": solution.iterations.float(),
+            "estep/violation": solution.violation,
+            "estep/q_range": (q.amax(-1) - q.amin(-1)).mean(),
+        }
+        counts = (solution.status == self._statuses).double().unbind()
+        metrics.update(zip(_STATUS_METRICS, counts, strict=True))
+        for m, (lam, cost, limit) in enumerate(zip(solution.lam, problem.q_cost, problem.cost_limit, strict=True)):
+            metrics[f"estep/lam_{m}"] = lam
+            metrics[f"estep/cost_{m}"] = (weights * cost).sum(-1).mean()
+            metrics[f"estep/limit_{m}"] = limit
+        return metrics
+
+    def _average(self) -> None:
+        """Target critics by polyak average; the old policy likewise, or by a copy every ``old_period`` updates."""
+        config, params = self.config, self._params
+        _polyak(params["target_critic"], params["critic"], config.target_tau)
+        if config.old_policy == "polyak":
+            _polyak(params["old_policy"], params["policy"], config.old_tau)
+        elif (self.updates + 1) % config.old_period == 0:
+            _polyak(params["old_policy"], params["policy"], 1.0)
+
+    @torch.no_grad()
+    def values(self, obs: Tensor) -> Tensor:
+        """V_s = E_π Q_s [S,B] of the old policy by the target critics, from ``particles`` actions for each state."""
+        actions = self.old_policy(obs).sample(self.config.particles, self.generator)
+        return self.config.critic.evaluate(self.target_critic, obs, actions).mean(-1)
+
+    @torch.no_grad()
+    def q_values(self, obs: Tensor, actions: Tensor) -> Tensor:
+        """Q_s [S,B] by the online critics, for states [B,O] and one action [B,D] in each."""
+        return self.config.critic.evaluate(self.critic, obs, actions.unsqueeze(-2)).squeeze(-1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, optimisers, multipliers and duals."""
+        state = {name: getattr(self, name).state_dict() for name in (*NETWORKS, "critic_optimiser", "fit")}
+        solution = None if self.solution is None else attrs.asdict(self.solution, recurse=False)
+        return {**state, "solution": solution, "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state of :meth:`state_dict`."""
+        for name in (*NETWORKS, "critic_optimiser", "fit"):
+            getattr(self, name).load_state_dict(state[name])
+        saved = state["solution"]
+        self.solution = None if saved is None else DualSolution(**saved)
+        self.updates = int(state["updates"])
+
+
+@torch.no_grad()
+def _polyak(target: tuple[Tensor, ...], source: tuple[Tensor, ...], tau: float) -> None:
+    """``θ_target <- (1−τ) θ_target + τ θ``, all tensors in one call."""
+    torch._foreach_lerp_(target, source, tau)
