@@ -21,7 +21,7 @@ class Moments(NamedTuple):
 
     first: Tensor
     second: Tensor
-    count: int
+    seen: int
 
 
 @attrs.frozen
@@ -56,14 +56,14 @@ class Adam:
             return driver.solve(problem, warm, minimise, self.accuracy, examine=False, resume=resume)
 
     def _minimise(self, task: Task, x: Tensor, moments: Moments | None) -> Minimum:
-        first, second, count = moments or Moments(torch.zeros_like(x), torch.zeros_like(x), 0)
+        first, second, seen = moments or Moments(torch.zeros_like(x), torch.zeros_like(x), 0)
         for _ in range(self.steps):
             slope = dual.evaluate(task.q, task.log_prior, task.limit, task.epsilon, x).gradient
             slope = torch.where(task.active.unsqueeze(1), slope, 0.0)
-            count += 1
+            seen += 1
             first = torch.lerp(slope, first, self.beta1)
             second = torch.lerp(slope * slope, second, self.beta2)
-            step = first / (1 - self.beta1**count) / ((second / (1 - self.beta2**count)).sqrt() + 1e-8)
+            step = first / (1 - self.beta1**seen) / ((second / (1 - self.beta2**seen)).sqrt() + 1e-8)
             x = torch.maximum(x - self.lr * step, task.lower)
         end = end_at(task, x, torch.full_like(task.epsilon, self.steps, dtype=torch.int64))
-        return end._replace(state=Moments(first, second, count))
+        return end._replace(state=Moments(first, second, seen))

@@ -57,7 +57,7 @@ def kkt_residuals(problem: DualProblem, solution: DualSolution) -> Residuals:
     infeasible = status == Status.INFEASIBLE
     if problem.costs:
         relaxed = scaled.without_reward()
-        scaled = Scaled(*(_choose(infeasible, b, a) for a, b in zip(scaled, relaxed, strict=True)))
+        scaled = Scaled._make(_choose(infeasible, b, a) for a, b in zip(scaled, relaxed, strict=True))
     eta = solution.eta.reshape(-1).to(torch.float64)
     x = scaled.inward(eta, solution.lam.reshape(eta.shape[0], problem.costs).to(torch.float64))
     weights = solution.weights.reshape(-1, *problem.q_reward.shape[-2:]).to(torch.float64)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cvpo.errors import ProblemError
-from cvpo.estep import dual
+from cvpo.estep.answer import Answer, answer_at, assemble
 from cvpo.estep.implicit import attach
 from cvpo.estep.problem import DualProblem
 from cvpo.estep.scaling import Scaled, scale
@@ -22,23 +21,6 @@ from cvpo.estep.task import INFEASIBLE_BELOW, Minimum, Task, cold_start, least_v
 
 Minimise = Callable[[Task, Tensor, Callable[[], Tensor]], Minimum]
 """``minimise(task, start, cold)``: from ``start`` [P,S]; ``cold()`` is a start that owes nothing to a warm one."""
-
-
-class Answer(NamedTuple):
-    """Answers to P problems: duals in the caller's units, weights in float64, ``slack`` d − E Q_c in scaled units."""
-
-    status: Tensor
-    eta: Tensor
-    lam: Tensor
-    weights: Tensor
-    slack: Tensor
-    iterations: Tensor
-
-    def where(self, mask: Tensor, other: Answer) -> Answer:
-        """These answers where ``mask`` [P] holds, else ``other``'s."""
-        return Answer(
-            *(torch.where(mask.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(self, other, strict=True))
-        )
 
 
 def solve(
@@ -73,7 +55,7 @@ def solve(
                 task = task._replace(active=task.active & ~_still_infeasible(scaled, warm))
         end = minimise(task, start, cold)
         solved = task.active & (end.error <= accuracy)
-        answer = _answer(scaled, end, torch.where(solved, int(Status.OK), int(Status.MAX_ITER)))
+        answer = answer_at(scaled, end, torch.where(solved, int(Status.OK), int(Status.MAX_ITER)))
         if examine and problem.costs:
             rest = scaled.finite & ~solved
             if not (sync and not bool(rest.any())):
@@ -110,7 +92,7 @@ def _examine(
         proved = rest & (least.value < 0) & (least.error <= accuracy)
         total = total + torch.where(rest, least.iterations, 0)
         status = torch.full_like(answer.status, int(Status.INFEASIBLE))
-        answer = _answer(relaxed, least, status).where(proved, answer)
+        answer = answer_at(relaxed, least, status).where(proved, answer)
         if again or not sync:
             break
         rest = rest & ~proved & (end.value < INFEASIBLE_BELOW)
@@ -125,7 +107,7 @@ def _minimise_some(task: Task, start: Tensor, cold: Tensor, minimise: Minimise, 
         return minimise(task, start, lambda: cold)
     index = task.active.nonzero().squeeze(1)
     end = minimise(task.take(index), start[index], lambda: cold[index])
-    return Minimum(*(None if part is None else _spread(part, index, len(start)) for part in end))
+    return Minimum._make(None if part is None else _spread(part, index, len(start)) for part in end)
 
 
 def _check_warm(problem: DualProblem, warm: DualSolution) -> None:
@@ -159,55 +141,7 @@ def _still_infeasible(scaled: Scaled, warm: DualSolution) -> Tensor:
     return (warm.status.reshape(-1) == Status.INFEASIBLE) & clearly
 
 
-def _answer(scaled: Scaled, end: Minimum, status: Tensor) -> Answer:
-    weights = end.weights
-    if weights is None:
-        # η = 0 marks rows that were not worked on.
-        eta = torch.where(end.x[:, :1] > 0, end.x[:, :1], 1.0)
-        weights = dual.softmax_weights(scaled.q, scaled.log_prior, torch.cat([eta, end.x[:, 1:]], dim=1))
-    return Answer(status, *scaled.outward(end.x), weights, end.gradient[:, 1:], end.iterations)
-
-
 def _spread(part: Tensor, index: Tensor, count: int) -> Tensor:
     full = torch.zeros((count, *part.shape[1:]), dtype=part.dtype, device=part.device)
     full[index] = part
     return full
-
-
-def assemble(
-    problem: DualProblem, scaled: Scaled, answer: Answer, end: Minimum | None = None, sync: bool = True
-) -> DualSolution:
-    """The solution as the caller gets it; ``end`` may add the solver's state and where its backend broke down."""
-    if not (sync and bool(scaled.finite.all())):
-        answer = answer.where(scaled.finite, _lost(problem, answer, Status.NONFINITE))
-    if end is not None and end.failed is not None:
-        broken = end.failed & (answer.status == Status.MAX_ITER)
-        answer = answer._replace(status=torch.where(broken, int(Status.BACKEND_ERROR), answer.status))
-    broken = answer.status == Status.BACKEND_ERROR
-    if sync and bool(broken.any()):
-        answer = answer.where(~broken, _lost(problem, answer, Status.BACKEND_ERROR))
-    excess = (-answer.slack).clamp(min=0)
-    violation = torch.where(excess > 0, excess * scaled.unit_cost, 0.0).sum(1)
-    shape = problem.kl_epsilon.shape
-    return DualSolution(
-        eta=answer.eta.reshape(shape),
-        lam=answer.lam.reshape(problem.cost_limit.shape),
-        weights=answer.weights.to(problem.q_reward.dtype).reshape(problem.q_reward.shape),
-        status=answer.status.reshape(shape),
-        iterations=answer.iterations.reshape(shape),
-        violation=violation.reshape(shape),
-        state=None if end is None else end.state,
-    )
-
-
-def _lost(problem: DualProblem, answer: Answer, status: Status) -> Answer:
-    """The answers where there is none: the prior (uniform where that cannot be read either) and placeholders."""
-    prior = problem.log_p.exp()
-    return Answer(
-        status=torch.full_like(answer.status, int(status)),
-        eta=torch.ones_like(answer.eta),
-        lam=torch.zeros_like(answer.lam),
-        weights=torch.where(prior.isnan(), 1.0 / prior.shape[-1], prior).reshape(answer.weights.shape),
-        slack=torch.zeros_like(answer.slack),
-        iterations=torch.zeros_like(answer.iterations),
-    )

@@ -8,8 +8,7 @@ writes its vectors as tuples of components, and takes what differs from here, se
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,56 +19,86 @@ Vector = tuple[Number, ...]
 Matrix = tuple[Vector, ...]
 
 
+class Lanes(Protocol):
+    """What differs between one problem and many: :class:`One` and :class:`Many` themselves, not instances of them."""
+
+    def minimum(self, a: Number, b: Number, /) -> Number:
+        """The smaller of two numbers."""
+
+    def maximum(self, a: Number, b: Number, /) -> Number:
+        """The larger of two numbers."""
+
+    def sqrt(self, value: Number, /) -> Number:
+        """The square root."""
+
+    def at_least(self, value: Number, bound: float, /) -> Number:
+        """The value, or the bound where it is larger."""
+
+    def at_most(self, value: Number, bound: float, /) -> Number:
+        """The value, or the bound where it is smaller."""
+
+    def where(self, condition: Number, yes: Number, no: Number, /) -> Number:
+        """``yes`` where the condition holds, else ``no``."""
+
+    def keep(self, weights: Tensor, /) -> Tensor | None:
+        """``weights`` [P,B,K], if it costs nothing to choose between two of them."""
+
+    def either(self, condition: Number, yes: Tensor | None, no: Tensor | None, /) -> Tensor | None:
+        """One of two kept weights."""
+
+    def all(self, condition: Number, /) -> bool:
+        """Whether the condition holds for every problem."""
+
+    def split(self, tensor: Tensor, /) -> Any:
+        """A tensor [P], [P,S] or [P,S,S] by components: numbers, tuples of them, or tuples of tuples."""
+
+    def join(self, vector: Vector, like: Tensor, /) -> Tensor:
+        """A tensor [P,S] of the components, with the dtype and device of ``like``."""
+
+    def solve(self, matrix: Matrix, right: Vector, pinned: Vector, value: Vector, /) -> Vector:
+        """y with (matrix · y)_i = right_i in the free coordinates and y_i = ``value_i`` in the pinned ones."""
+
+
 class One:
     """One problem, in Python numbers. Reading them off a tensor waits for the device."""
 
     minimum = staticmethod(min)
     maximum = staticmethod(max)
     sqrt = staticmethod(math.sqrt)
-
     at_least = staticmethod(max)
     at_most = staticmethod(min)
 
     @staticmethod
     def where(condition: bool, yes: Number, no: Number) -> Number:
-        """``yes`` where the condition holds, else ``no``."""
         return yes if condition else no
 
     @staticmethod
     def keep(weights: Tensor) -> Tensor | None:
-        """``weights`` [P,B,K], if it costs nothing to choose between two of them."""
         return weights
 
     @staticmethod
     def either(condition: bool, yes: Tensor | None, no: Tensor | None) -> Tensor | None:
-        """One of two kept weights."""
         return yes if condition else no
 
     @staticmethod
     def all(condition: bool) -> bool:
-        """Whether the condition holds for every problem."""
         return condition
 
     @staticmethod
     def split(tensor: Tensor) -> Any:
-        """The rows of ``tensor`` [1,...] as numbers, tuples of them, or tuples of tuples."""
         return _as_tuples(tensor[0].tolist())
 
     @staticmethod
     def join(vector: Vector, like: Tensor) -> Tensor:
-        """A tensor [1,S] of the numbers."""
         return torch.tensor([vector], dtype=like.dtype, device=like.device)
 
     @staticmethod
     def solve(matrix: Matrix, right: Vector, pinned: Vector, value: Vector) -> Vector:
-        """y with (matrix · y)_i = right_i in the free coordinates and y_i = ``value_i`` in the pinned ones.
-
-        Elimination without pivoting, for positive definite matrices; a pivot lost to rounding gives y_i = 0.
-        """
+        """Elimination without pivoting, for positive definite matrices; a pivot lost to rounding gives y_i = 0."""
         free = [i for i, at in enumerate(pinned) if not at]
+        held = [j for j, at in enumerate(pinned) if at]
         rows = [
-            [matrix[i][j] for j in free] + [right[i] - sum(matrix[i][j] * value[j] for j in range(len(value)) if pinned[j])]
-            for i in free
+            [matrix[i][j] for j in free] + [right[i] - sum(matrix[i][j] * value[j] for j in held)] for i in free
         ]
         for k, row in enumerate(rows):
             for lower in rows[k + 1 :]:
@@ -91,16 +120,16 @@ class Many:
     maximum = staticmethod(torch.maximum)
     sqrt = staticmethod(torch.sqrt)
 
-    where = staticmethod(torch.where)
+    @staticmethod
+    def where(condition: Tensor, yes: Number, no: Number) -> Tensor:
+        return torch.where(condition, yes, no)
 
     @staticmethod
     def at_least(value: Tensor, bound: float) -> Tensor:
-        """The value, or the bound where it is larger."""
         return value.clamp(min=bound)
 
     @staticmethod
     def at_most(value: Tensor, bound: float) -> Tensor:
-        """The value, or the bound where it is smaller."""
         return value.clamp(max=bound)
 
     @staticmethod
@@ -110,46 +139,30 @@ class Many:
 
     @staticmethod
     def either(condition: Tensor, yes: Tensor | None, no: Tensor | None) -> Tensor | None:
-        """None: nothing was kept."""
         return None
 
     @staticmethod
     def all(condition: Tensor) -> bool:
-        """Whether the condition holds for every problem."""
         return bool(condition.all())
 
     @staticmethod
     def split(tensor: Tensor) -> Any:
-        """``tensor`` [P], [P,S] or [P,S,S] by components: tuples (of tuples) of tensors [P]."""
         if tensor.ndim == 1:
             return tensor
         return tuple(Many.split(part) for part in tensor.unbind(1))
 
     @staticmethod
     def join(vector: Vector, like: Tensor) -> Tensor:
-        """A tensor [P,S] of the components."""
         return torch.stack(vector, dim=1)
 
     @staticmethod
     def solve(matrix: Matrix, right: Vector, pinned: Vector, value: Vector) -> Vector:
-        """y with (matrix · y)_i = right_i in the free coordinates and y_i = ``value_i`` in the pinned ones."""
         at = torch.stack(pinned, dim=1)
         rows = torch.stack([torch.stack(row, dim=1) for row in matrix], dim=1)
         eye = torch.eye(len(right), dtype=rows.dtype, device=rows.device)
         system = torch.where(at.unsqueeze(2), eye, rows)
         goal = torch.where(at, torch.stack(value, dim=1), torch.stack(right, dim=1))
         return torch.linalg.solve_ex(system, goal)[0].unbind(1)
-
-
-Lanes = type[One] | type[Many]
-
-
-def largest(lanes: Lanes, values: Sequence[Number]) -> Number:
-    """The largest of some numbers, problem by problem."""
-    result = values[0]
-    for value in values[1:]:
-        result = lanes.maximum(result, value)
-    return result
 
 
 def _as_tuples(nested: Any) -> Any:

@@ -51,10 +51,10 @@ def step(
 ) -> State:
     """One step of every problem that is not done.
 
-    The trial minimises the quadratic model of g, with ``damping``/η on its diagonal, over a box: the bounds, η lowered
-    by at most the factor ``stride``, and not at all while λ is off centre. It is accepted if g falls, or, where g cannot
-    tell, if the errors or the spread do; and, where η fell, if λ kept up. An accepted step lowers the damping and
-    lengthens the stride; a refused one shortens the stride, and raises the damping if the model was to blame.
+    The trial minimises the quadratic model of g, with ``damping``/η on its diagonal, over a box: the bounds, η
+    lowered by at most the factor ``stride``, and not at all while λ is off centre. It is accepted if g falls, or, where
+    g cannot tell, if the errors or the spread do; and, where η fell, if λ kept up. An accepted step lowers the damping
+    and lengthens the stride; a refused one shortens the stride, and raises the damping if the model was to blame.
     """
     where = lanes.where
     point, damping, stride, done, iterations = state

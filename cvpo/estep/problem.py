@@ -1,4 +1,4 @@
-"""The E-step problem as a record. Shape legend: ``...`` independent problems, ``M`` costs, ``B`` states, ``K`` particles."""
+"""The E-step problem. Shape legend: ``...`` independent problems, ``M`` costs, ``B`` states, ``K`` particles."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Scaled(NamedTuple):
 
     def take(self, index: Tensor) -> Scaled:
         """The problems at ``index`` (a mask or positions) only."""
-        return Scaled(*(None if part is None else part[index] for part in self))
+        return Scaled._make(None if part is None else part[index] for part in self)
 
     def without_reward(self) -> Scaled:
         """The same problems with Q_r = 0, in units of the largest C_m: their dual is that of least violation.

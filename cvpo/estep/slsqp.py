@@ -31,6 +31,7 @@ class Slsqp:
 
     summary: ClassVar[str] = "SciPy SLSQP on the dual with exact gradients, finished by Newton steps"
     accuracy: ClassVar[float] = 1e-6
+    differentiable: ClassVar[bool] = True
 
     ftol: float = attrs.field(default=1e-9, validator=number(gt=0))
     max_iter: int = attrs.field(default=50, validator=number(ge=1, integer=True))
@@ -43,7 +44,7 @@ class Slsqp:
 
     def minimise(self, task: Task, start: Tensor, cold: Callable[[], Tensor]) -> Minimum:
         """SLSQP on each active problem, then Newton on all of them together."""
-        host = Task(*(part if part is None else part.cpu() for part in task))
+        host = Task._make(None if part is None else part.cpu() for part in task)
         x, counts = start.cpu().clone(), torch.zeros(len(start), dtype=torch.int64)
         for index in range(len(start)):
             if bool(host.active[index]):
@@ -71,4 +72,5 @@ class Slsqp:
             bounds=list(zip(one.lower.squeeze(0).tolist(), upper.tolist(), strict=True)),
             options={"ftol": self.ftol, "maxiter": self.max_iter},
         )
-        return torch.minimum(torch.maximum(torch.from_numpy(result.x), one.lower), one.upper).squeeze(0), int(result.nit)
+        found = torch.minimum(torch.maximum(torch.from_numpy(result.x), one.lower), one.upper)
+        return found.squeeze(0), int(result.nit)

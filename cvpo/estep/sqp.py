@@ -26,8 +26,9 @@ from cvpo.validators import number
 class Osqp:
     """min_{η >= 0, λ >= 0} g(η, λ) by quadratic programs: min_y ∇gᵀy + ½yᵀ(∇²g + damping/η · I)y, x + y in its bounds.
 
-    Each subproblem is solved by OSQP to ``qp_tolerance`` and polished; damping, the acceptance of steps and the pace of
-    η are those of :class:`cvpo.estep.newton.Newton`, which differs in the subproblem: it projects, OSQP solves it whole.
+    Each subproblem is solved by OSQP to ``qp_tolerance``, then exactly on the coordinates that it leaves free; damping,
+    the acceptance of steps and the pace of η are those of :class:`cvpo.estep.newton.Newton`, which differs in the
+    subproblem: it projects, OSQP solves it whole.
     Problems of a stack are solved in turn, on the CPU. Where OSQP fails with an error the status is BACKEND_ERROR.
     ``tolerance`` is the residual at which a problem is done, ``max_iter`` the most subproblems. Raises DependencyError
     where osqp is not installed. Source: Stellato et al., OSQP (2020).
@@ -50,8 +51,10 @@ class Osqp:
 
     def minimise(self, task: Task, start: Tensor, cold: Callable[[], Tensor]) -> Minimum:
         """One problem after the other."""
-        host = Task(*(part if part is None else part.cpu() for part in task))
-        ends = [self._minimise_one(host.take(slice(i, i + 1)), start[i : i + 1].cpu(), i, cold) for i in range(len(start))]
+        host = Task._make(None if part is None else part.cpu() for part in task)
+        ends = [
+            self._minimise_one(host.take(slice(i, i + 1)), start[i : i + 1].cpu(), i, cold) for i in range(len(start))
+        ]
         return Minimum(*(torch.cat(parts).to(start.device) for parts in zip(*(end[:7] for end in ends), strict=True)))
 
     def _minimise_one(self, task: Task, start: Tensor, index: int, cold: Callable[[], Tensor]) -> Minimum:

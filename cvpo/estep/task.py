@@ -19,8 +19,9 @@ class Task(NamedTuple):
     """P minimisations of g over ``lower`` <= x = (η, λ) <= ``upper`` [P,S], in normalised units.
 
     ``q`` [P,S,B,K], ``log_prior`` [P,B,K] or None, ``limit`` [P,M] and ``epsilon`` [P] as in :func:`dual.evaluate`;
-    ``units`` = (R, C_1 … C_M) [P,S]; ``reward`` [P] is R, or 0 where there is no reward: in the least-violation
-    form, where ``upper`` is finite; a value below ``bound`` [P] proves infeasibility and ends the work; ``active`` [P] marks what to solve.
+    ``units`` = (R, C_1 … C_M) [P,S], as residuals are graded; ``size`` is the same with 0 for what is constant, as the
+    reward is in the least-violation form, where ``upper`` is finite. ``slope`` and ``lift`` [P]: see :func:`bottom`. A
+    value below ``bound`` [P] proves infeasibility and ends the work; ``active`` [P] marks what to solve.
     """
 
     q: Tensor
@@ -38,7 +39,7 @@ class Task(NamedTuple):
 
     def take(self, index: Any) -> Task:
         """The problems at ``index`` (a mask, positions or a slice) only."""
-        return Task(*(None if part is None else part[index] for part in self))
+        return Task._make(None if part is None else part[index] for part in self)
 
 
 class Minimum(NamedTuple):

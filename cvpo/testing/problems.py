@@ -26,12 +26,12 @@ def dual_problems(
 ) -> DualProblem:
     """A :class:`cvpo.estep.DualProblem`: 1 … ``max_states`` states, ``particles``, 0 … ``max_costs`` costs.
 
-    Q-values are small integers (drawn one by one, so that examples shrink to something readable), normal, tied, constant
-    or heavy-tailed; costs are free, proportional to the reward, constant in each state, or M times the same one; both are
-    scaled by 1e-6 … 1e6 and shifted per state. Limits are active, loose, tight, exactly the least possible cost, or out
-    of reach; ε is from 1e-3 to far beyond log K, where the KL bound is slack and η → 0. The prior is uniform, uneven, or
-    −∞ for some particles. ``stacks`` adds a leading dimension now and then. ``ordinary`` keeps to what an agent meets:
-    normal Q-values of size one, reachable limits, 0.01 <= ε <= 1.
+    Q-values are small integers (drawn one by one, so that examples shrink to something readable), normal, tied,
+    constant or heavy-tailed; costs are free, proportional to the reward, constant in each state, or M times the same
+    one; both are scaled by 1e-6 … 1e6 and shifted per state. Limits are active, loose, tight, exactly the least
+    possible cost, or out of reach; ε is from 1e-3 to far beyond log K, where the KL bound is slack and η → 0. The prior
+    is uniform, uneven, or −∞ for some particles. ``stacks`` adds a leading dimension now and then. ``ordinary`` keeps
+    to what an agent meets: normal Q-values of size one, reachable limits, 0.01 <= ε <= 1.
     """
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31 - 1), label="seed"))
     reward = "normal" if ordinary else draw(st.sampled_from(REWARDS), label="reward")
@@ -68,6 +68,7 @@ def edge_cases(problem: DualProblem, solution: DualSolution) -> set[str]:
     scale = torch.where(wide > 0, wide, 1.0)
     lam, status = solution.lam, solution.status
     feasible = (status == Status.OK).unsqueeze(-1)
+    c = problem.q_cost
     found = {
         f"M = {problem.costs}": True,
         "K = 1": problem.q_reward.shape[-1] == 1,
@@ -84,7 +85,7 @@ def edge_cases(problem: DualProblem, solution: DualSolution) -> set[str]:
         "a cost inactive": bool(((lam == 0) & feasible).any()),
         "KL slack, cost active": bool(((solution.eta <= 1e-6 * scale).unsqueeze(-1) & (lam > 0) & feasible).any()),
         "infeasible": bool((status == Status.INFEASIBLE).any()),
-        "collinear costs": problem.costs > 1 and bool((problem.q_cost[..., 0, :, :] == problem.q_cost[..., 1, :, :]).all()),
+        "collinear costs": problem.costs > 1 and torch.equal(c[..., 0, :, :], c[..., 1, :, :]),
     }
     return {name for name, holds in found.items() if holds}
 
