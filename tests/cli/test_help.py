@@ -14,7 +14,8 @@ from tests.processes import python
 
 def test_help_is_quick_and_names_the_commands() -> None:
     code = "import sys; from cvpo.cli import main; main(['--help']); print('torch' in sys.modules)"
-    text, _ = python("-c", code).communicate(timeout=60)
+    with python("-c", code) as process:
+        text, _ = process.communicate(timeout=60)
     assert text.splitlines()[-1] == "False"
     for name, summary in COMMANDS.items():
         assert name in text and summary.split()[-1] in text

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import itertools
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,22 +17,17 @@ import pytest
 import torch
 
 from cvpo.run import RunFolder
+from tests.processes import python
+from tests.run.helpers import SMALL, rows
 
-SMALL = {
-    "steps": 1200,
-    "warmup_steps": 200,
-    "updates_per_step": 0.25,
-    "batch_size": 32,
-    "particles": 8,
-    "policy": {"name": "diagonal", "hidden": [16, 16]},
-    "critic": {"name": "mlp", "hidden": [16, 16]},
+OPTIONS = {
+    **SMALL,
+    "steps": 800,
+    "warmup_steps": 80,
+    "updates_per_step": 0.15,
     "buffer": {"name": "nstep", "capacity": 5000},
-    "log_every": 100,
     "eval_every": 400,
-    "eval_episodes": 2,
-    "eval_envs": 2,
-    "checkpoint_every": 130,
-    "tensorboard": False,
+    "checkpoint_every": 80,
 }
 TASKS = {
     "built-in": {"num_envs": 3, "cost_limits": [5.0], "normalise_obs": True},
@@ -68,23 +61,11 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def command(*arguments: str, program: tuple[str, ...] = ("-m", "cvpo")) -> subprocess.Popen[str]:
-    root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
-    environment["OMP_NUM_THREADS"] = "1"
-    return subprocess.Popen(
-        [sys.executable, *program, *arguments],
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
-def finish(process: subprocess.Popen[str], status: int = 0) -> str:
-    _, errors = process.communicate(timeout=300)
+def finish(*arguments: str, status: int = 0) -> None:
+    """Run Python to its end."""
+    with python(*arguments) as process:
+        _, errors = process.communicate(timeout=240)
     assert process.returncode == status, errors
-    return errors
 
 
 @pytest.fixture(scope="module", params=["built-in", pytest.param("velocity", marks=REAL)])
@@ -92,36 +73,42 @@ def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     """(configuration file, folder of a run that is never stopped)."""
     folder = tmp_path_factory.mktemp(request.param)
     config = folder / "config.json"
-    config.write_text(json.dumps({**SMALL, **TASKS[request.param]}))
-    finish(command("train", "--config", str(config), "--run", str(folder / "whole")))
+    config.write_text(json.dumps({**OPTIONS, **TASKS[request.param]}))
+    finish("-m", "cvpo", "train", "--config", str(config), "--run", str(folder / "whole"))
     return config, folder / "whole"
 
 
-def test_killed_at_any_moment(reference: tuple[Path, Path], tmp_path: Path) -> None:
+def test_killed_twice(reference: tuple[Path, Path], tmp_path: Path) -> None:
+    """At any moment, then while a checkpoint is half written."""
     config, whole = reference
     run = tmp_path / "run"
-    process = command("train", "--config", str(config), "--run", str(run))
-    while not RunFolder(run).checkpoints().files():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.002)
-    delay = random.SystemRandom().uniform(0.0, 0.8)
-    time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    print(f"killed {delay:.4f} s after the first checkpoint, the newest is {RunFolder(run).checkpoints().files()[-1]}")
-    finish(command("resume", str(run)))
-    assert_same_run(run, whole)
-
-
-def test_killed_while_a_checkpoint_is_written(reference: tuple[Path, Path], tmp_path: Path) -> None:
-    config, whole = reference
-    run = tmp_path / "run"
-    program = ("-c", KILLED_WHILE_WRITING, "4")
-    finish(command("train", "--config", str(config), "--run", str(run), program=program), -signal.SIGKILL)
+    kill_at_any_moment(run, "train", "--config", str(config), "--run", str(run))
+    assert not RunFolder(run).result.exists()
+    finish("-c", KILLED_WHILE_WRITING, "1", "resume", str(run), status=-signal.SIGKILL)
     assert list((run / "checkpoints").glob("*.partial"))
-    assert not (run / "result.json").exists()
-    finish(command("resume", str(run)))
+    assert not RunFolder(run).result.exists()
+    finish("-m", "cvpo", "resume", str(run))
     assert_same_run(run, whole)
+
+
+def kill_at_any_moment(run: Path, *command: str) -> None:
+    """Kill the command somewhere between its second checkpoint and the last few."""
+    chance = random.SystemRandom()
+    with python("-m", "cvpo", *command) as process:
+        # By the pace of its checkpoints, so that a busy machine changes neither the chances nor the time left.
+        seen: dict[int, float] = {}
+        awaited = chance.randint(2, 5)
+        while len(seen) < awaited:
+            assert process.poll() is None, process.communicate()
+            for step, _ in RunFolder(run).checkpoints().files():
+                seen.setdefault(step, time.monotonic())
+            time.sleep(0.002)
+        pace = min(after - before for before, after in itertools.pairwise(seen.values()))
+        delay = chance.uniform(0.0, 2.0 * pace)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    print(f"killed {delay:.4f} s after checkpoint {awaited}; pace {pace:.4f} s")
 
 
 def assert_same_run(run: Path, whole: Path) -> None:
@@ -134,13 +121,7 @@ def assert_same_run(run: Path, whole: Path) -> None:
     for part in ("agent", "loop"):
         assert_same_tree(tree[part], expected[part], part)
     # The comparison above would pass for runs that learned nothing.
-    assert tree["agent"]["updates"] > 100
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in path.read_text().splitlines()]
-    assert found
-    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in found]
+    assert rows(run / "metrics.jsonl")[-1]["updates"] > 80
 
 
 def table(path: Path) -> list[dict[str, str]]:
