@@ -1,4 +1,5 @@
-"""A tiny environment for tests: a point on a line, M costs, truncating or terminating, per-dimension action bounds."""
+"""A tiny environment for tests: a point on a line, M costs, truncating or terminating, per-dimension action bounds;
+and a small agent on it."""
 
 from __future__ import annotations
 
@@ -6,6 +7,9 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+
+import cvpo
+from cvpo.envs import make
 
 
 class Line(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -44,3 +48,17 @@ class Line(gymnasium.Env[np.ndarray, np.ndarray]):
 
 
 COST_KEYS = {0: (), 1: ("cost",), 2: ("cost", "cost_energy")}
+
+SMALL = dict(
+    critic={"name": "mlp", "hidden": (16, 16)},
+    policy={"name": "diagonal", "hidden": (16, 16)},
+    batch_size=32,
+    particles=8,
+)
+
+
+def line_agent(costs: int = 1, num_envs: int = 1, **options):
+    env = make(lambda: Line(costs), num_envs=num_envs, seed=3, cost_keys=COST_KEYS[costs], horizon=20)
+    given = {**SMALL, "cost_limits": (5.0, 4.0)[:costs], "seed": 1, **options}
+    agent = cvpo.make_agent(env.observation_space, env.action_space, env=env, num_envs=num_envs, **given)
+    return agent, env

@@ -1,0 +1,84 @@
+"""Bad input to the agent is named: arguments, spaces, environments, steps, files."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import cvpo
+from cvpo.envs import make
+from cvpo.errors import CheckpointError, ConfigError, EnvError
+from cvpo.types import Transition
+from tests.fakes import Line, line_agent
+
+BOX = gymnasium.spaces.Box(-1.0, 1.0, (3,))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (dict(estep="newtn"), ConfigError, "unknown E-step solver 'newtn'; did you mean 'newton'"),
+        (dict(critic={"name": "mlp", "memberz": 2}), ConfigError, "no option 'memberz'; did you mean 'members'"),
+        (dict(batchsize=3), ConfigError, "no option 'batchsize'; did you mean 'batch_size'"),
+        (dict(cost_limits=-1.0, horizon=9), ConfigError, r"cost_limits has -1.0; allowed: finite numbers >= 0"),
+        (dict(cost_limits=float("nan"), horizon=9), ConfigError, "cost_limits has nan"),
+        (dict(cost_limits=1.0), ConfigError, "horizon is None; an episode cost limit needs"),
+        (dict(gamma=1.0), ConfigError, r"AgentConfig.gamma is 1.0; allowed: a finite number > 0 and < 1"),
+        (dict(limit_kind="epsiode"), ConfigError, "did you mean 'episode'"),
+        (dict(policy="categorical"), ConfigError, "does not fit the action space"),
+        (dict(mstep="full"), None, ""),
+    ],
+)
+def test_bad_arguments_are_named(arguments, error, message):
+    if error is None:
+        cvpo.make_agent(BOX, BOX, **arguments)
+        return
+    with pytest.raises(error, match=message):
+        cvpo.make_agent(BOX, BOX, **arguments)
+
+
+def test_unsupported_spaces_are_named():
+    with pytest.raises(EnvError, match="MultiDiscrete.*allowed: a Box of floats with finite bounds, or Discrete"):
+        cvpo.make_agent(BOX, gymnasium.spaces.MultiDiscrete([2, 3]))
+    with pytest.raises(EnvError, match="unbounded"):
+        cvpo.make_agent(BOX, gymnasium.spaces.Box(-np.inf, np.inf, (2,)))
+    with pytest.raises(EnvError, match="observation space"):
+        cvpo.make_agent(gymnasium.spaces.Graph(BOX, None), BOX)
+
+
+def test_agent_and_environment_must_fit():
+    agent, _ = line_agent(2)
+    with pytest.raises(ConfigError, match="2 costs .* has 1"):
+        agent.learn(10, env=make(lambda: Line(1), horizon=20))
+    with pytest.raises(ConfigError, match="no environment"):
+        cvpo.make_agent(BOX, BOX).learn(10)
+
+
+def test_non_finite_steps_are_refused_before_they_are_stored():
+    agent, _ = line_agent()
+    good = dict(
+        obs=torch.zeros(1, 3), action=torch.zeros(1, 2), signals=torch.zeros(2, 1), next_obs=torch.zeros(1, 3),
+        terminated=torch.tensor([False]), truncated=torch.tensor([False]),
+    )
+    for name in ("obs", "signals", "next_obs", "action"):
+        bad = {**good, name: torch.full_like(good[name], torch.nan)}
+        with pytest.raises(EnvError, match=f"transition.{name} has a non-finite value at step 0"):
+            agent.observe(Transition(**bad))
+    assert len(agent.store) == 0 and agent.steps == 0
+
+
+def test_a_damaged_file_is_a_clear_error(tmp_path):
+    agent, _ = line_agent()
+    path = tmp_path / "agent.safetensors"
+    agent.save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        cvpo.load(path)
+    path.write_bytes(content[:-10] + bytes(b ^ 1 for b in content[-10:]))
+    with pytest.raises(CheckpointError, match="damaged"):
+        cvpo.load(path)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        cvpo.load(tmp_path / "nothing")
