@@ -59,7 +59,18 @@ def _dispatch(arguments: list[str]) -> int:
         import tyro  # noqa: F401 - what every command parses its arguments with
     except ImportError as error:
         raise DependencyError("the command line needs tyro: pip install 'cvpo[train]'") from error
-    return int(importlib.import_module(f"cvpo.cli.{command}_command").main(rest) or 0)
+    return int(_command(command).main(rest) or 0)
+
+
+def _command(name: str) -> Any:
+    try:
+        return importlib.import_module(f"cvpo.cli.{name}_command")
+    except CvpoError:
+        raise
+    except Exception as error:  # noqa: BLE001 - Gymnasium imports every plug-in that is installed, MuJoCo's among them
+        chosen = os.environ.get("MUJOCO_GL")
+        hint = f"; MUJOCO_GL is {chosen!r}: allowed: egl, osmesa or glfw, whichever is installed" if chosen else ""
+        raise DependencyError(f"packages cannot be imported: {type(error).__name__}: {error}{hint}") from error
 
 
 def _parser() -> argparse.ArgumentParser:

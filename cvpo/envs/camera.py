@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -29,17 +30,21 @@ class Camera:
         self._context: Any = None
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, height)
-        try:
-            self._context = _context_class()(width, height)
-            self._context.make_current()
-            self._gpu = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
-            mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._gpu)
-        except Exception as error:  # noqa: BLE001 - each OpenGL backend fails in its own way
-            self.close()
-            raise EnvError(
-                f"no picture can be drawn: OpenGL does not start ({error}); set MUJOCO_GL to egl, osmesa or glfw, "
-                "whichever is installed"
-            ) from error
+        # GLFW warns of the cause, and what fails later is only its consequence.
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            try:
+                self._context = _context_class()(width, height)
+                self._context.make_current()
+                self._gpu = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+                mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._gpu)
+            except Exception as error:  # noqa: BLE001 - each OpenGL backend fails in its own way
+                self.close()
+                cause = warned[0].message if warned else error
+                raise EnvError(
+                    f"no picture can be drawn: OpenGL does not start ({cause}); set MUJOCO_GL to egl, osmesa or glfw, "
+                    "whichever is installed"
+                ) from error
         self._area = mujoco.MjrRect(0, 0, width, height)
         self._scene = mujoco.MjvScene(model, maxgeom=10_000)
         self._options = mujoco.MjvOption()

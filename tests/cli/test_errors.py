@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-import cvpo
+import cvpo.cli
 from cvpo.cli import main
 
 
@@ -84,3 +85,14 @@ def test_without_the_packages_of_the_command_line(
     monkeypatch.setitem(sys.modules, "tyro", None)
     assert main(["list"]) == 2
     assert "pip install 'cvpo[train]'" in capsys.readouterr().err
+
+
+def test_a_package_that_breaks_on_import(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(name: str) -> None:
+        raise RuntimeError("invalid value for environment variable")
+
+    monkeypatch.setenv("MUJOCO_GL", "egll")
+    monkeypatch.setattr(cvpo.cli, "importlib", SimpleNamespace(import_module=broken))
+    assert main(["list"]) == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1 and "RuntimeError: invalid value" in errors[0] and "MUJOCO_GL is 'egll'" in errors[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import random
+import warnings
 
 import numpy as np
 import pytest
@@ -122,3 +123,16 @@ def test_mujoco_pictures(task):
     second = env.render_frame()
     assert first.shape == second.shape == (360, 480, 3) and first.std() > 5 and not np.array_equal(first, second)
     env.close()
+
+
+@needs_safety
+def test_without_opengl_the_cause_is_named(monkeypatch):
+    def no_display(width, height):
+        warnings.warn("the DISPLAY environment variable is missing", stacklevel=1)
+        raise RuntimeError("no context")
+
+    monkeypatch.setattr("cvpo.envs.camera._context_class", lambda: no_display)
+    with make("SafetyHopperVelocity-v1", render_mode="rgb_array") as env:
+        env.reset()
+        with pytest.raises(EnvError, match="OpenGL does not start .the DISPLAY .* is missing.; set MUJOCO_GL"):
+            env.render_frame()
