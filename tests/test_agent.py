@@ -51,8 +51,8 @@ def test_state_round_trip_is_bit_identical_over_the_next_updates(tmp_path, optio
         for name in ours:
             assert torch.equal(ours[name], theirs[name]), name
     for net in ("policy", "old_policy", "critic", "target_critic"):
-        for a, b in zip(getattr(agent.learner, net).parameters(), getattr(other.learner, net).parameters(), strict=True):
-            assert torch.equal(a, b)
+        ours, theirs = (getattr(each.learner, net).parameters() for each in (agent, other))
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 def test_loading_without_the_replay_keeps_the_policy(tmp_path):
@@ -107,7 +107,8 @@ def test_old_policy_follows_as_named():
     cvpo.learn(polyak, 40, env, warmup_steps=40)
     before = [p.clone() for p in polyak.learner.old_policy.parameters()]
     polyak.update()
-    for old, new, current in zip(before, polyak.learner.old_policy.parameters(), polyak.policy.parameters(), strict=True):
+    after = polyak.learner.old_policy.parameters()
+    for old, new, current in zip(before, after, polyak.policy.parameters(), strict=True):
         torch.testing.assert_close(new, old + 0.25 * (current - old))
 
 
