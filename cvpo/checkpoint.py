@@ -83,19 +83,20 @@ class CheckpointFolder:
         return sorted((int(match[1]), path) for match, path in found if match)
 
     def newest(self, warn: Any = None) -> tuple[int, Any]:
-        """(step, tree) of the newest checkpoint that is whole; ``warn(message)`` is told of each that is not.
+        """(step, tree) of the newest checkpoint that is whole; ``warn(message)`` is told of each that is passed over.
 
         Raises CheckpointError where there is none.
         """
-        problems = []
-        for step, path in reversed(self.files()):
+        files = self.files()
+        for left, (step, path) in zip(reversed(range(len(files))), reversed(files), strict=True):
             try:
                 return step, read(path)
             except CheckpointError as error:
-                problems.append(str(error))
+                if not left:
+                    raise CheckpointError(f"{error}; no checkpoint in {self.path} is whole") from error
                 if warn is not None:
                     warn(f"{error}; trying the one before it")
-        raise CheckpointError("; ".join(problems) or f"no checkpoint in {self.path}")
+        raise CheckpointError(f"there is no checkpoint in {self.path}")
 
 
 def _flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
