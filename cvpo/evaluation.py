@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from cvpo.agent import CVPO
+from cvpo.errors import ConfigError
 
 
 @attrs.frozen
@@ -34,6 +35,14 @@ class Evaluation:
         return plain
 
 
+def check_episodes(episodes: int, seed: int | None) -> None:
+    """Raises ConfigError unless there are episodes to play, from a seed that can be one."""
+    if episodes < 1:
+        raise ConfigError(f"episodes is {episodes}; allowed: an integer >= 1")
+    if seed is not None and seed < 0:
+        raise ConfigError(f"seed is {seed}; allowed: an integer >= 0")
+
+
 def evaluate(
     agent: CVPO | None,
     env: Any,
@@ -47,8 +56,10 @@ def evaluate(
 
     Every environment plays the same number of episodes (rounded up; surplus is dropped in order of environment), so
     that short episodes are not counted more often than long ones. The agent's own random generator is not used.
-    ``gamma`` discounts the costs (None: the agent's; 1 without an agent).
+    ``gamma`` discounts the costs (None: the agent's; 1 without an agent). Raises ConfigError for no episodes or a seed
+    below 0.
     """
+    check_episodes(episodes, seed)
     if gamma is None:
         gamma = 1.0 if agent is None else agent.config.gamma
     rng = np.random.default_rng([seed, 2])

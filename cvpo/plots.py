@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from cvpo.errors import DependencyError, RunError
+from cvpo.errors import ConfigError, DependencyError, RunError
 from cvpo.logs import read_rows
 from cvpo.run.folder import RunFolder
 
@@ -53,7 +53,9 @@ class Group:
 
 
 def find_runs(paths: Sequence[Path]) -> list[RunFolder]:
-    """The run folders among ``paths`` and below them. Raises RunError for a path without any."""
+    """The run folders among ``paths`` and below them. Raises RunError for a path without any, ConfigError for none."""
+    if not paths:
+        raise ConfigError("there is no run to draw; name run folders, or folders of runs")
     found: dict[Path, RunFolder] = {}
     for path in paths:
         below = sorted(config.parent for config in path.rglob("config.json")) if path.is_dir() else []

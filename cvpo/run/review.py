@@ -11,7 +11,7 @@ from typing import Any
 
 from cvpo.agent import CVPO
 from cvpo.errors import ConfigError, DependencyError, RunError
-from cvpo.evaluation import evaluate
+from cvpo.evaluation import check_episodes, evaluate
 from cvpo.run.config import RunConfig
 from cvpo.run.folder import RunFolder
 from cvpo.run.measure import Score, evaluation_seed, score
@@ -52,6 +52,7 @@ def scores(
     """
     config = load_config(RunFolder(Path(folder)))
     count = config.eval_episodes if episodes is None else episodes
+    check_episodes(count, seed)
     with opened(folder, copies=min(config.eval_envs, count), warn=warn) as (config, agent, env):
         start = evaluation_seed(config.seed, agent.steps) if seed is None else seed
 
@@ -70,6 +71,7 @@ def film(folder: str | os.PathLike[str], path: str | os.PathLike[str], *, seed: 
     Raises EnvError where the task cannot be drawn, DependencyError for a missing package, RunError where the file
     cannot be written.
     """
+    check_episodes(1, seed)
     with opened(folder, copies=1, render_mode="rgb_array") as (config, agent, env):
         obs = env.reset(seed=evaluation_seed(config.seed, agent.steps) if seed is None else seed)
         # Drawn before the file is opened: a task that cannot be drawn leaves none behind.

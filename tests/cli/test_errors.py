@@ -33,6 +33,7 @@ def test_an_unknown_option_of_a_file_is_an_error(tmp_path: Path, capsys: pytest.
         ("train --estep.tolerance -1", 2, ["Newton.tolerance is -1"]),
         ("resume nowhere", 1, ["nowhere is not a run folder"]),
         ("eval nowhere", 1, ["nowhere is not a run folder"]),
+        ("plot", 2, ["name run folders"]),
         ("plot nowhere", 1, ["nowhere is not a run folder"]),
         ("list estp", 2, ["did you mean 'estep'"]),
         ("check estp newton", 2, ["did you mean 'estep'"]),
@@ -50,6 +51,12 @@ def test_errors_are_one_clear_line(
     for word in words:
         assert word in errors[0]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["episodes", "seed"])
+def test_an_evaluation_of_nothing(run: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(run), f"--{option}=-1"]) == 2
+    assert capsys.readouterr().err.startswith(f"cvpo: error: {option} is -1; allowed: an integer >= ")
 
 
 @pytest.mark.parametrize(
