@@ -45,9 +45,8 @@ def guard(
     fitted = [torch.where(spread(finite, p), p, o) for p, o in zip(params, old_params, strict=True)]
 
     def move(t: Tensor) -> None:
-        for p, o, f in zip(params, old_params, fitted, strict=True):
-            # lerp is exact at 0 and at 1, so that t = 1 leaves the parameters bit for bit.
-            p.copy_(torch.lerp(o, f, spread(t, p).to(p.dtype)))
+        # lerp is exact at 0 and at 1, so that t = 1 leaves the parameters bit for bit.
+        torch._foreach_copy_(params, torch._foreach_lerp(old_params, fitted, [spread(t, p).to(p.dtype) for p in params]))
 
     low = torch.where(inside, 1.0, 0.0)
     high = torch.ones_like(low)
