@@ -26,6 +26,8 @@ RESULTS = Path(__file__).parent / "results"
 #: preset as it is; the unconstrained one is plain MPO with the same steps, its costs reported all the same.
 SUITES: dict[str, tuple[str, dict[str, list[str]]]] = {
     "sprint": ("cvpo/Sprint-v0", {"constrained": [], "unconstrained": ["--cost-limits"]}),
+    "sprint-discrete": ("cvpo/SprintDiscrete-v0", {"constrained": [], "unconstrained": ["--cost-limits"]}),
+    "sprint-two-costs": ("cvpo/SprintTwoCosts-v0", {"constrained": [], "unconstrained": ["--cost-limits"]}),
     "velocity": ("SafetyHopperVelocity-v1", {"constrained": [], "unconstrained": ["--cost-limits"]}),
 }
 

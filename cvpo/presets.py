@@ -13,6 +13,8 @@ from cvpo.envs.sprint import COST_KEYS, COST_LIMITS
 SPRINT: dict[str, Any] = {
     "steps": 6_000,
     "gamma": 0.8,
+    "eval_every": 2_000,
+    "eval_episodes": 20,
     "warmup_steps": 500,
     "updates_per_step": 0.5,
     "batch_size": 128,
