@@ -103,7 +103,7 @@ def finish(
     with torch.no_grad():
         before = measure() if fitted is None else fitted
         early = before.device.type == "cpu"
-        t, ratios = guard(measure, state.params, old_params, before, early)
+        t, ratios = guard(measure, state.params, tuple(old_params), before, early)
         largest = ratios.reshape(-1, len(state.terms)).amax(0)
         stats = {"loss": loss.detach().mean(), "guard_t": t.amin()}
     return stats | {f"kl/{term}": largest[j] for j, term in enumerate(state.terms)}

@@ -7,7 +7,7 @@ member has its own t. ``population=()`` is a single policy.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -24,7 +24,11 @@ def spread(value: Tensor, like: Tensor) -> Tensor:
 
 @torch.no_grad()
 def guard(
-    measure: Callable[[], Tensor], params: Sequence[Tensor], old_params: Sequence[Tensor], ratios: Tensor, early: bool
+    measure: Callable[[], Tensor],
+    params: tuple[Tensor, ...],
+    old_params: tuple[Tensor, ...],
+    ratios: Tensor,
+    early: bool,
 ) -> tuple[Tensor, Tensor]:
     """θ ← θ_old + t(θ − θ_old) in place, t = 1 where every KL/ε <= 1, else t < 1 with the largest KL/ε in [0.9, 1].
 
@@ -46,7 +50,8 @@ def guard(
 
     def move(t: Tensor) -> None:
         # lerp is exact at 0 and at 1, so that t = 1 leaves the parameters bit for bit.
-        torch._foreach_copy_(params, torch._foreach_lerp(old_params, fitted, [spread(t, p).to(p.dtype) for p in params]))
+        steps = [spread(t, p).to(p.dtype) for p in params]
+        torch._foreach_copy_(params, torch._foreach_lerp(old_params, fitted, steps))
 
     low = torch.where(inside, 1.0, 0.0)
     high = torch.ones_like(low)
