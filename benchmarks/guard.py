@@ -3,8 +3,8 @@
     python -m benchmarks.guard --seeds 0 5 10
 
 Trains the built-in task as its preset says, with the policy's learning rate as it is and a hundred times as large, for
-each fit. One JSON line a run is written to ``benchmarks/results/guard.jsonl``: over all updates, the largest KL/ε of any
-term, how often the guard acted and the smallest tightest KL/ε where it did; at the end, return and cost of 20
+each fit. One JSON line a run is written to ``benchmarks/results/guard.jsonl``: over all updates, the largest KL/ε of
+any term, how often the guard acted and the smallest tightest KL/ε where it did; at the end, return and cost of 20
 deterministic episodes.
 """
 
