@@ -20,6 +20,7 @@ def _check(
     family: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help="family: estep, mstep, critic, buffer ...")],
     component: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help='name, or "package.module:Class"')],
     options: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(help="its options, as KEY=VALUE")] = (),
+    examples: Annotated[int | None, tyro.conf.arg(help="problems to draw for each property, 100 by default")] = None,
 ) -> int:
     """Check a component against the properties of its family.
 
@@ -37,7 +38,7 @@ def _check(
     from cvpo.testing import run_checks
 
     made = FAMILIES[family].create(component, **keywords)
-    for check in run_checks(family, made):
+    for check in run_checks(family, made, **({} if examples is None else {"examples": examples})):
         if check.error is not None:
             print(f"FAILED  {check.name}\n\n{check.error}")
             return 1

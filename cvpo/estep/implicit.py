@@ -32,7 +32,7 @@ def attach(problem: DualProblem, solution: DualSolution) -> DualSolution:
     inputs = (problem.q_reward, problem.q_cost, problem.cost_limit, problem.kl_epsilon, problem.log_prior)
     if not (torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in inputs)):
         return solution
-    scaled = scale(problem)
+    scaled = scale(_readable(problem, (solution.status == Status.OK) | (solution.status == Status.INFEASIBLE)))
     status = solution.status.reshape(-1)
     eta, lam, weights = _derivatives(scaled, main_task(scaled), solution, status == Status.OK)
     if problem.costs:
@@ -47,20 +47,31 @@ def attach(problem: DualProblem, solution: DualSolution) -> DualSolution:
     )
 
 
+def _readable(problem: DualProblem, solved: Tensor) -> DualProblem:
+    """``problem`` with harmless numbers where it is not ``solved``: in a backward pass, zero times NaN is NaN."""
+    state = solved[..., None, None]
+    prior = problem.log_prior
+    return DualProblem(
+        torch.where(state, problem.q_reward, 0.0),
+        torch.where(state.unsqueeze(-1), problem.q_cost, 0.0),
+        torch.where(solved.unsqueeze(-1), problem.cost_limit, 0.0),
+        torch.where(solved, problem.kl_epsilon, 1.0),
+        None if prior is None else torch.where(state, prior, 0.0),
+    )
+
+
 def _derivatives(
     scaled: Scaled, task: Task, solution: DualSolution, wanted: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Zeros [P], [P,M], [P,B,K] that carry the derivatives of the ``wanted`` problems."""
     x = scaled.inward(solution.eta.reshape(-1), solution.lam.reshape(scaled.limit.shape)).detach()
     x = torch.maximum(torch.where(wanted.unsqueeze(1), x, 1.0), task.lower)
-    # Rows that are not wanted get harmless numbers first: a NaN times zero would still be a NaN in the backward pass.
-    q = torch.where(wanted.view(-1, 1, 1, 1), scaled.q, 0.0)
-    at = dual.evaluate(q, scaled.log_prior, scaled.limit, scaled.epsilon, x)
+    at = dual.evaluate(scaled.q, scaled.log_prior, scaled.limit, scaled.epsilon, x)
     fixed = pushed(task, x, at.gradient) | ~wanted.unsqueeze(1)
     eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     matrix = torch.where(fixed.unsqueeze(2), eye, at.hessian.detach() + RIDGE / x[:, :1, None] * eye)
     right = torch.where(fixed, 0.0, at.gradient - at.gradient.detach())
     moved = x - torch.linalg.solve_ex(matrix, right)[0]
-    weights = dual.softmax_weights(q, scaled.log_prior, moved)
+    weights = dual.softmax_weights(scaled.q, scaled.log_prior, moved)
     eta, lam = scaled.outward(moved - x)
     return eta, lam, torch.where(wanted.view(-1, 1, 1), weights - weights.detach(), 0.0)

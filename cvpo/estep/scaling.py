@@ -93,7 +93,8 @@ def scale(problem: DualProblem) -> Scaled:
         epsilon = epsilon.clamp(max=math.log(particles) + 1)
     else:
         epsilon = torch.minimum(epsilon, 1 - log_prior.masked_fill(log_prior == -torch.inf, 0.0).amin(-1).mean(-1))
-    width = (high - low).detach().mean(-1)
+    # Problems that are not finite keep units that can be divided by.
+    width = torch.where(finite.unsqueeze(1), (high - low).detach().mean(-1), 0.0)
     unit = _power_of_two(width)
     # A constant cost has no scale of its own; it takes that of the others, so that violations stay comparable.
     spread = torch.where(width[:, 1:] > 0, unit[:, 1:], 0.0)

@@ -82,7 +82,7 @@ def least_violation_bound(problem: DualProblem, eta: Tensor, lam: Tensor) -> flo
     cost = (lam.view(-1, 1, 1) * problem.q_cost.double()).sum(0)
     # Per state, the least cost is taken out first, so that large offsets do not round the sum.
     least = cost.masked_fill(log_p == -torch.inf, torch.inf).amin(-1, keepdim=True)
-    soft = torch.logsumexp(log_p - (cost - least) / eta, dim=-1)
+    soft = torch.logsumexp(log_p - (cost - least) / eta.clamp(min=1e-300), dim=-1)
     # No weights are further from the prior than on the unlikeliest particle: a larger ε bounds nothing.
     epsilon = torch.minimum(problem.kl_epsilon, -log_p.masked_fill(log_p == -torch.inf, 0.0).amin(-1).mean())
     return -float(eta * epsilon + (lam * problem.cost_limit).sum() - least.mean() + eta * soft.mean())

@@ -75,21 +75,26 @@ def check_answers(solver: Any, problem: DualProblem) -> None:
 def check_nonfinite(solver: Any, problem: DualProblem) -> None:
     """A NaN or an infinity costs its own problem the solution (NONFINITE, weights = prior), and no other one."""
     good = solver.solve(problem)
+    names = ("q_reward", "q_cost") if problem.costs else ("q_reward",)
+    spoils = list(itertools.product(names, (torch.nan, torch.inf, -torch.inf)))
+
+    def copies(part: torch.Tensor) -> torch.Tensor:
+        return torch.stack([part] * (1 + len(spoils)))
+
+    # The first copy stays as it is; each of the others has one value spoilt.
+    parts = {name: copies(getattr(problem, name)) for name in ("q_reward", "q_cost", "cost_limit", "kl_epsilon")}
+    for i, (name, value) in enumerate(spoils, start=1):
+        parts[name][i].view(-1)[parts[name][i].numel() // 2] = value
     prior = problem.log_prior
-    for name, value in itertools.product(("q_reward", "q_cost"), (torch.nan, torch.inf, -torch.inf)):
-        if name == "q_cost" and problem.costs == 0:
-            continue
-        q, c = torch.stack([problem.q_reward] * 2), torch.stack([problem.q_cost] * 2)
-        spoilt = q if name == "q_reward" else c
-        spoilt.view(-1)[spoilt.numel() // 2] = value
-        limit, epsilon = torch.stack([problem.cost_limit] * 2), torch.stack([problem.kl_epsilon] * 2)
-        bad = DualProblem(q, c, limit, epsilon, None if prior is None else torch.stack([prior] * 2))
-        found = solver.solve(bad)
-        hit = ~torch.isfinite(spoilt).flatten(epsilon.ndim).all(-1)
-        require((found.status[hit] == Status.NONFINITE).all(), f"{name} = {value} has status {found.status.tolist()}")
-        off = (found.weights.double() - bad.log_p.exp())[hit].abs().max().item()
-        require(off <= 1e-6, f"{name} = {value}: the weights are not the prior")
-        for part in (found.eta, found.lam, found.weights, found.violation):
-            require(torch.isfinite(part).all(), f"{name} = {value} leaves non-finite values in the solution")
-        same = found.status[0] == good.status
-        require(same.all(), f"{name} = {value} in one problem changed the status of others")
+    bad = DualProblem(**parts, log_prior=None if prior is None else copies(prior))
+    found = solver.solve(bad)
+    lead = bad.kl_epsilon.ndim
+    hit = ~(torch.isfinite(bad.q_reward).flatten(lead).all(-1) & torch.isfinite(bad.q_cost).flatten(lead).all(-1))
+    words = f"with {[f'{name} = {value}' for name, value in spoils]} in turn"
+    require((found.status[hit] == Status.NONFINITE).all(), f"status {found.status.tolist()} {words}")
+    off = (found.weights.double() - bad.log_p.exp())[hit].abs().max()
+    require(off <= 1e-6, f"the weights of a NONFINITE problem are not the prior, {words}")
+    for name in ("eta", "lam", "weights", "violation"):
+        require(torch.isfinite(getattr(found, name)).all(), f"{name} is not finite {words}")
+    same = (found.status == good.status) | hit
+    require(same.all(), f"the status of problems without such values changed to {found.status.tolist()} {words}")

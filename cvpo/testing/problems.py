@@ -31,7 +31,7 @@ def dual_problems(
     one; both are scaled by 1e-6 … 1e6 and shifted per state. Limits are active, loose, tight, exactly the least
     possible cost, or out of reach; ε is from 1e-3 to far beyond log K, where the KL bound is slack and η → 0. The prior
     is uniform, uneven, or −∞ for some particles. ``stacks`` adds a leading dimension now and then. ``ordinary`` keeps
-    to what an agent meets: normal Q-values of size one, reachable limits, 0.01 <= ε <= 1.
+    to what an agent meets: normal Q-values of size one, limits that are mostly in reach, 0.01 <= ε <= 1.
     """
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31 - 1), label="seed"))
     reward = "normal" if ordinary else draw(st.sampled_from(REWARDS), label="reward")

@@ -1,0 +1,81 @@
+"""The contract of an E-step solver: the library's solvers keep it, and solvers with a mistake do not."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+from cvpo.cli import main
+from cvpo.errors import ConfigError
+from cvpo.estep import DualProblem, DualSolution, registry
+from cvpo.testing import check_estep_solver, run_checks
+from cvpo.testing.estep import estep_checks
+from tests.testing.wrong_solvers import WRONG, Right
+
+# CVPO_PROFILE=nightly draws a hundred times as many.
+EXAMPLES = settings.get_profile(os.environ.get("CVPO_PROFILE", "ci")).max_examples
+OPTIONS = {"adam": {"steps": 50}}
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_solver_of_the_library_keeps_the_contract(name: str) -> None:
+    check_estep_solver(registry.create(name, **OPTIONS.get(name, {})), examples=EXAMPLES)
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.__name__)
+def test_a_solver_with_a_mistake_is_caught_and_the_command_prints_the_example(
+    wrong: type, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"{wrong.__module__}:{wrong.__name__}"
+    assert main(["check", "estep", name, "--examples", "20"]) == 1
+    printed = capsys.readouterr().out
+    broken = printed[printed.index("FAILED") :]
+    assert "DualProblem(q_reward=tensor(" in broken, "the falsifying example is part of what is printed"
+    assert "eta" in broken or "status" in broken or "overwritten" in broken, "and so is what is wrong with the answer"
+
+
+def test_the_same_scaffold_without_a_mistake_is_not_caught(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "estep", f"{Right.__module__}:Right", "--examples", "5"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(list(estep_checks(Right(), examples=5)))
+    assert all(line.startswith("passed  ") for line in lines)
+
+
+def test_the_error_that_a_test_of_your_own_gets_carries_the_example() -> None:
+    with pytest.raises(AssertionError) as caught:
+        check_estep_solver(WRONG[0](), examples=20)
+    assert "DualProblem(" in "\n".join(caught.value.__notes__)
+
+
+def test_checks_are_reported_one_by_one() -> None:
+    checks = list(run_checks("estep", WRONG[0](), examples=5))
+    assert len({check.name for check in checks}) == len(checks) == len(list(estep_checks(Right())))
+    assert {check.passed for check in checks} == {True, False}
+    with pytest.raises(ConfigError, match="estep"):
+        next(run_checks("esteps", registry.create("newton")))
+
+
+def test_whatever_a_solver_raises_breaks_the_property_that_met_it() -> None:
+    class Raises(Right):
+        def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
+            raise ValueError("no such luck")
+
+    check = next(run_checks("estep", Raises(), examples=2))
+    assert not check.passed and "ValueError: no such luck" in (check.error or "")
+
+
+def test_residuals_that_a_solver_does_not_answer_for_are_left_out() -> None:
+    """``graded`` is about what a conic solver cannot promise, not about the witness of a status."""
+
+    class Shy(Right):
+        graded = ("simplex",)
+
+    check_estep_solver(Shy(), examples=3)
+
+    class ShyAndWrong(WRONG[1]):  # type: ignore[misc, name-defined]
+        graded = ("simplex",)
+
+    with pytest.raises(AssertionError, match="exceed the limits"):
+        check_estep_solver(ShyAndWrong(), examples=10)
