@@ -44,6 +44,9 @@ class Learner:
         self._params = {name: tuple(getattr(self, name).parameters()) for name in NETWORKS}
         self.critic_optimiser = torch.optim.Adam(self._params["critic"], lr=config.critic_lr, fused=True)
         self.fit = config.fit.build(self.policy, config.mstep)
+        # A fit of a user's own may do without an optimiser.
+        optimisers = (self.critic_optimiser, getattr(self.fit, "optimizer", None))
+        self._rates = [(each, each.param_groups[0]["lr"]) for each in optimisers if each is not None]
         self.solution: Any = None
         self.updates = 0
         self._statuses = torch.tensor(list(Status), device=device)
@@ -59,6 +62,12 @@ class Learner:
         self._average()
         self.updates += 1
         return metrics | expected | {f"mstep/{name}": value for name, value in fitted.items()}, td
+
+    def scale_rates(self, share: float) -> None:
+        """Set the learning rates of critics and policy to ``share`` of what they were built with."""
+        for optimiser, rate in self._rates:
+            for group in optimiser.param_groups:
+                group["lr"] = share * rate
 
     def _evaluate_policy(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Critics: ``Q_s(o,a) <- x_s + γⁿ E_π Q_s(o',a')``."""

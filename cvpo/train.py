@@ -24,10 +24,13 @@ class Schedule:
 
     The first ``warmup_steps`` environment steps take uniformly random actions and are not learned from at once; from
     then on ``updates_per_step`` updates are made for each environment step (fractions and several environments too).
+    Over these, the learning rates of critics and policy fall linearly to the share ``final_lr`` of themselves; 1 keeps
+    them.
     """
 
     warmup_steps: int = attrs.field(default=1_000, validator=number(ge=0, integer=True))
     updates_per_step: float = attrs.field(default=0.5, validator=number(ge=0))
+    final_lr: float = attrs.field(default=1.0, validator=number(gt=0, le=1))
 
 
 Callback = Callable[["Loop"], "bool | None"]
@@ -74,15 +77,25 @@ class Loop:
                 cut=agent.steps + env.num_envs >= until,
             )
             self.obs = step.obs
+            agent.learner.scale_rates(self._rate(until))
             for _ in range(self._due()):
                 self.means.add(agent.update())
             if callback is not None and callback(self) is False:
                 return
 
+    @property
+    def _start(self) -> int:
+        """The step from which updates are owed."""
+        return max(self.first_step, self.schedule.warmup_steps)
+
+    def _rate(self, until: int) -> float:
+        """The share of the learning rates on the way to ``until``, by the count of steps: a resumed run has the same."""
+        done = (self.agent.steps - self._start) / max(until - self._start, 1)
+        return 1.0 - (1.0 - self.schedule.final_lr) * min(max(done, 0.0), 1.0)
+
     def _due(self) -> int:
         """Updates owed by now: a count of steps, so that fractions never drift."""
-        start = max(self.first_step, self.schedule.warmup_steps)
-        owed = int((self.agent.steps - start) * self.schedule.updates_per_step + 1e-9)
+        owed = int((self.agent.steps - self._start) * self.schedule.updates_per_step + 1e-9)
         return max(0, owed - (self.agent.updates - self.first_update))
 
     def state_dict(self) -> dict[str, Any]:

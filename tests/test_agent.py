@@ -94,6 +94,23 @@ def test_a_callback_stops_the_loop():
     assert agent.steps == 30
 
 
+def test_learning_rates_fall_over_the_updates_of_a_call_and_start_again_in_the_next():
+    agent, env = line_agent()
+    seen: list[tuple[float, ...]] = []
+    groups = [agent.learner.critic_optimiser.param_groups[0], agent.learner.fit.optimizer.param_groups[0]]
+    full = [group["lr"] for group in groups]
+
+    def watch(loop):
+        seen.append(tuple(group["lr"] / lr for group, lr in zip(groups, full, strict=True)))
+
+    cvpo.learn(agent, 100, env, callback=watch, warmup_steps=60, updates_per_step=0.1, final_lr=0.2)
+    np.testing.assert_allclose(seen[59], 1.0)
+    np.testing.assert_allclose(seen[79], 0.6)
+    np.testing.assert_allclose(seen[-1], 0.2)
+    cvpo.learn(agent, 2, env, callback=watch, updates_per_step=0.0)
+    np.testing.assert_allclose(seen[-1], 1.0)
+
+
 def test_old_policy_follows_as_named():
     agent, env = line_agent(old_policy="copy", old_period=2)
     cvpo.learn(agent, 40, env, warmup_steps=40)
