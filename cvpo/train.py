@@ -89,7 +89,7 @@ class Loop:
         return max(self.first_step, self.schedule.warmup_steps)
 
     def _rate(self, until: int) -> float:
-        """The share of the learning rates on the way to ``until``, by the count of steps: a resumed run has the same."""
+        """The share of the learning rates by the count of steps up to ``until``: the same in a resumed run."""
         done = (self.agent.steps - self._start) / max(until - self._start, 1)
         return 1.0 - (1.0 - self.schedule.final_lr) * min(max(done, 0.0), 1.0)
 
