@@ -8,7 +8,7 @@
 without an answer, with NaN, or with a residual or a witness that does not bear out the status. ``agreement`` compares
 E Q_r, relative to R, or the least violation, relative to the largest C_m, with the primal solved as a conic program.
 ``iterations`` counts on problems as an agent meets them, cold and warm; warm is from the solution of the problem before
-the Q-values moved by 1 % of their spread. One JSON line a run is written to ``benchmarks/results/estep-counts.jsonl``,
+the Q-values, of size one, moved by 0.01. One JSON line a run is written to ``benchmarks/results/estep-counts.jsonl``,
 in place of an earlier one of the same command.
 """
 
@@ -20,6 +20,7 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from cvpo.run.versions import versions
 from cvpo.testing import dual_problems
 from cvpo.testing.estep_grading import accuracy_for, claimed, each, require_witness, spans
 
+PACKAGES = ("cvxpy", "clarabel", "osqp", "hypothesis")
 TARGET = Path(__file__).parent / "results" / "estep-counts.jsonl"
 
 
@@ -145,9 +147,11 @@ def count_iterations(name: str, problems: int) -> dict[str, Any]:
 
     def use(problem: DualProblem) -> None:
         before = solver.solve(problem)
-        moved = [q + 0.01 * q.std() * torch.randn(q.shape, generator=generator, dtype=q.dtype) for q in
-                 (problem.q_reward, problem.q_cost)]
-        after = DualProblem(*moved, problem.cost_limit, problem.kl_epsilon, problem.log_prior)
+        q, c = (
+            part + 0.01 * torch.randn(part.shape, generator=generator, dtype=part.dtype)
+            for part in (problem.q_reward, problem.q_cost)
+        )
+        after = DualProblem(q, c, problem.cost_limit, problem.kl_epsilon, problem.log_prior)
         cold.extend(before.iterations.reshape(-1).tolist())
         warm.extend(solver.solve(after, before).iterations.reshape(-1).tolist())
 
@@ -178,7 +182,9 @@ def main(argv: Iterable[str] | None = None) -> None:
     start = time.perf_counter()
     row = COUNTS[arguments.what](arguments.solver, arguments.problems)
     command = f"python -m benchmarks.estep_counts {arguments.what} {arguments.solver} --problems {arguments.problems}"
-    row = {"command": command, "seconds": round(time.perf_counter() - start, 1), **row, "versions": versions()}
+    packages = {package: version(package) for package in PACKAGES}
+    seconds = round(time.perf_counter() - start, 1)
+    row = {"command": command, "seconds": seconds, **row, "versions": {**versions(), **packages}}
     print(json.dumps(row, indent=1))
     lines = TARGET.read_text().splitlines() if TARGET.exists() else []
     kept = [line for line in lines if json.loads(line)["command"] != command]

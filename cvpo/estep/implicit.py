@@ -60,9 +60,7 @@ def _readable(problem: DualProblem, solved: Tensor) -> DualProblem:
     )
 
 
-def _derivatives(
-    scaled: Scaled, task: Task, solution: DualSolution, wanted: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _derivatives(scaled: Scaled, task: Task, solution: DualSolution, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Zeros [P], [P,M], [P,B,K] that carry the derivatives of the ``wanted`` problems."""
     x = scaled.inward(solution.eta.reshape(-1), solution.lam.reshape(scaled.limit.shape)).detach()
     x = torch.maximum(torch.where(wanted.unsqueeze(1), x, 1.0), task.lower)

@@ -97,9 +97,7 @@ class One:
         """Elimination without pivoting, for positive definite matrices; a pivot lost to rounding gives y_i = 0."""
         free = [i for i, at in enumerate(pinned) if not at]
         held = [j for j, at in enumerate(pinned) if at]
-        rows = [
-            [matrix[i][j] for j in free] + [right[i] - sum(matrix[i][j] * value[j] for j in held)] for i in free
-        ]
+        rows = [[matrix[i][j] for j in free] + [right[i] - sum(matrix[i][j] * value[j] for j in held)] for i in free]
         for k, row in enumerate(rows):
             for lower in rows[k + 1 :]:
                 factor = lower[k] / row[k] if row[k] > 0 else 0.0

@@ -80,9 +80,7 @@ def minimise(
     return _minimum(lanes, task, state)
 
 
-def minimise_masked(
-    task: Task, start: Tensor, cold: Callable[[], Tensor], tolerance: float, budget: int
-) -> Minimum:
+def minimise_masked(task: Task, start: Tensor, cold: Callable[[], Tensor], tolerance: float, budget: int) -> Minimum:
     """``budget`` steps of every problem, without a look from the host: tensors in, tensors out, for ``fullgraph``."""
     numbers = frame(Many, task)
     state = begin(Many, task, numbers, Many.split(start), tolerance)

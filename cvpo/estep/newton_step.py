@@ -79,9 +79,7 @@ def step(
     )
 
 
-def projected_newton(
-    lanes: Lanes, frame: Frame, point: Point, damping: Number, least: Vector, most: Vector
-) -> Vector:
+def projected_newton(lanes: Lanes, frame: Frame, point: Point, damping: Number, least: Vector, most: Vector) -> Vector:
     """The minimiser of the model on the free coordinates, cut to the box: η first, then λ, each time solved again.
 
     The kinks that bound a good move of λ are as wide as η ends up to be, so λ is solved for the η that was cut.

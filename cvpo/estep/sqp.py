@@ -62,10 +62,11 @@ class Osqp:
 
         def propose(lanes: Lanes, frame: Frame, point: Point, damping: Number, least: Vector, most: Vector) -> Vector:
             nonlocal broken
-            found = None if broken else self._quadratic_program(
-                point, secular(lanes, frame, point.gradient), damping, least, most
-            )
-            broken = broken or found is None
+            if broken:
+                return point.x
+            bent = secular(lanes, frame, point.gradient)
+            found = self._quadratic_program(point, bent, damping, least, most)
+            broken = found is None
             return point.x if found is None else found
 
         end = newton.minimise(

@@ -37,8 +37,8 @@ CONTRACTS: dict[str, Callable[..., Iterable[tuple[str, Callable[[], None]]]]] = 
     "mstep": projection_checks,
 }
 
-hypothesis.settings.register_profile("ci", max_examples=20, deadline=None)
-hypothesis.settings.register_profile("nightly", max_examples=2000, deadline=None)
+hypothesis.settings.register_profile("ci", max_examples=12, deadline=None)
+hypothesis.settings.register_profile("nightly", max_examples=1200, deadline=None)
 
 
 @attrs.frozen

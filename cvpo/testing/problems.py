@@ -106,9 +106,7 @@ def _values(draw: st.DrawFn, kind: str, generator: torch.Generator, shape: tuple
     return q
 
 
-def _costs(
-    draw: st.DrawFn, kind: str, generator: torch.Generator, q: Tensor, costs: int, listed: bool
-) -> Tensor:
+def _costs(draw: st.DrawFn, kind: str, generator: torch.Generator, q: Tensor, costs: int, listed: bool) -> Tensor:
     lead = q.shape[:-2]
     if listed and costs:
         c = torch.stack([_values(draw, "small integers", generator, tuple(q.shape)) for _ in range(costs)], dim=-3)

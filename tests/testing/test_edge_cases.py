@@ -12,7 +12,7 @@ from cvpo.estep import DualProblem, registry
 from cvpo.testing import dual_problems, edge_cases
 
 PAGE = Path(__file__).parents[2] / "docs" / "estep.md"
-DRAWN = 400
+DRAWN = 300
 
 
 def shares() -> dict[str, float]:
