@@ -1,10 +1,12 @@
-"""Problems drawn for the E-step tests."""
+"""Problems drawn for the E-step tests, and their solutions by the solvers that promise the optimum."""
 
 from __future__ import annotations
 
 import torch
 
-from cvpo.estep import DualProblem
+from cvpo.estep import DualProblem, DualSolution, kkt_residuals, registry
+
+EXACT = ["newton", "slsqp", "osqp"]
 
 
 def draw_problem(
@@ -36,3 +38,16 @@ def draw_problem(
     return DualProblem(
         q_reward.to(dtype), q_cost.to(dtype), limit, epsilon, None if log_prior is None else log_prior.to(dtype)
     )
+
+
+def solve(name: str, problem: DualProblem, warm: DualSolution | None = None, **options: object) -> DualSolution:
+    """The solution by a solver of EXACT, whose residuals are what it promises."""
+    solution = registry.create(name, **options).solve(problem, warm)
+    bound = 1e-6 if problem.q_reward.dtype == torch.float64 else 1e-5
+    assert (kkt_residuals(problem, solution).max <= bound).all()
+    return solution
+
+
+def cost_of(problem: DualProblem, weights: torch.Tensor) -> torch.Tensor:
+    """mean_b Σ_k w Q_c,m."""
+    return (weights.unsqueeze(-3) * problem.q_cost).sum(-1).mean(-1)
