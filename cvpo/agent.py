@@ -13,6 +13,7 @@ import torch
 from gymnasium import Space
 from torch import Tensor, nn
 
+from cvpo.calibration import BY_CRITIC
 from cvpo.config import AgentConfig
 from cvpo.constraint import Constraint
 from cvpo.envs.normalise import ObservationNormaliser
@@ -70,6 +71,7 @@ class CVPO:
         self.normaliser = ObservationNormaliser(self.spec.obs_size, self.device) if config.normalise_obs else None
         self.constraint = Constraint(config, self.spec, num_envs, self.device)
         self.estep_batch = config.estep_batch or config.batch_size
+        self._by_critic = BY_CRITIC.get(config.limit.measure)
         self.steps = 0
 
     # ---------------------------------------------------------------------------------------------- acting
@@ -112,19 +114,18 @@ class CVPO:
         """One round of CVPO on a replayed batch; metrics as 0-d tensors, left on the device."""
         batch = self.store.sample(self.config.batch_size)
         states = self._normalised(self.source.select(batch, self.estep_batch))
-        if self.config.limit.measure == "critic":
-            self.constraint.measured = self._start_values()
+        if self._by_critic is not None:
+            self.constraint.measured = self._measured_by_critic(*self._by_critic)
         metrics, td = self.learner.update(self._normalised_batch(batch), states, self.constraint)
         self.store.reprioritise(batch.index, td)
         return metrics
 
-    def _start_values(self) -> Tensor:
-        """J_c [M] as the critic sees it: mean value of the old policy at the newest episode starts."""
-        starts = [episode.obs for episode in self.constraint.statistics.episodes]
-        if not starts:
-            return self.constraint.limit
-        obs = self._normalised(torch.as_tensor(np.stack(starts), device=self.device))
-        return self.learner.values(obs)[1:].mean(-1).double()
+    def _measured_by_critic(self, measure: Any, before: Any) -> Tensor:
+        """What the limit is measured by [M], of the newest episodes; ``before`` is of the limit until one has ended."""
+        episodes = list(self.constraint.statistics.episodes)
+        if not episodes:
+            return before(self.constraint.limit)
+        return measure(episodes, self.learner, self._normalised, self.device)
 
     def predicted_cost(self, episode: Episode) -> np.ndarray:
         """Q_c [M] at the first step of an episode, to be held against its realised discounted cost (calibration)."""

@@ -25,6 +25,7 @@ FAMILIES: dict[str, Registry] = {
     "critic": critics.registry,
     "buffer": buffers.registry,
     "limit": critics.limits,
+    "limit_schedule": critics.schedules,
     "states": buffers.states,
 }
 DEFAULTS: dict[str, str] = {
@@ -35,6 +36,7 @@ DEFAULTS: dict[str, str] = {
     "critic": "mlp",
     "buffer": "uniform",
     "limit": "policy",
+    "limit_schedule": "constant",
     "states": "recent",
 }
 
@@ -50,6 +52,7 @@ def make_agent(
     critic: Any = DEFAULTS["critic"],
     buffer: Any = DEFAULTS["buffer"],
     limit: Any = DEFAULTS["limit"],
+    limit_schedule: Any = DEFAULTS["limit_schedule"],
     states: Any = DEFAULTS["states"],
     cost_limits: Any = (),
     limit_kind: str = "episode",
@@ -77,6 +80,7 @@ def make_agent(
         critic=critic,
         buffer=buffer,
         limit=limit,
+        limit_schedule=limit_schedule,
         states=states,
     )
     parts = {name: FAMILIES[name].resolve(spec) for name, spec in given.items()}

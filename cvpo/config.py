@@ -27,7 +27,8 @@ class AgentConfig:
     """What a CVPO agent is made of; build one with :func:`cvpo.make_agent`.
 
     Components (instances): ``estep`` solver, ``mstep`` projection, ``fit`` of the network, ``policy``, ``critic``,
-    ``buffer``, ``limit`` (which constraint), ``states`` (the E-step's states).
+    ``buffer``, ``limit`` (which constraint), ``limit_schedule`` (the limits on the way), ``states`` (those of the
+    E-step).
 
     Constraint: ``cost_limits``, one for each cost, in units of ``limit_kind`` (``"episode"`` sum, ``"step"``,
     ``"discounted"`` sum); ``aim`` is the share of the limits that training aims at: less than 1 leaves room where the
@@ -52,6 +53,7 @@ class AgentConfig:
     critic: Any
     buffer: Any
     limit: Any
+    limit_schedule: Any
     states: Any
 
     cost_limits: tuple[float, ...] = attrs.field(default=(), converter=_limits, validator=_check_limits)
@@ -85,6 +87,8 @@ class AgentConfig:
     def __attrs_post_init__(self) -> None:
         if self.cost_limits and self.limit_kind == "episode" and self.horizon is None:
             raise ConfigError("horizon is None; an episode cost limit needs the episode length in steps, horizon=T")
+        # A schedule for another number of costs is an error here, not in the middle of a run.
+        self.limit_schedule.limits(self.cost_limits, 0)
 
     @property
     def signals(self) -> int:

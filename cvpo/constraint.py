@@ -16,11 +16,12 @@ from cvpo.types import Spec, Transition
 class Constraint:
     """``limit`` d and ``measured`` J_c, both [M] float64 in the scale of Q, kept up to date with what happens.
 
+    They change when an episode ends (and in every step where J_c is measured on steps); so does a scheduled limit.
     Before the first episode ends nothing is known of J_c, and ``measured`` is ``limit``: no slack either way.
     """
 
     def __init__(self, config: AgentConfig, spec: Spec, num_envs: int, device: torch.device) -> None:
-        self._config, self._device = config, device
+        self._config, self._num_envs, self._device = config, num_envs, device
         self.statistics = EpisodeStatistics(
             num_envs,
             spec.obs_size,
@@ -39,7 +40,9 @@ class Constraint:
             transition.obs.cpu().numpy(),
             transition.action.cpu().numpy(),
             transition.signals.cpu().numpy(),
-            (transition.terminated | transition.truncated).cpu().numpy(),
+            transition.next_obs.cpu().numpy(),
+            transition.terminated.cpu().numpy(),
+            transition.truncated.cpu().numpy(),
         )
         if finished or self._every_step:
             self._refresh()
@@ -59,10 +62,10 @@ class Constraint:
 
     def _refresh(self) -> None:
         config, terminates = self._config, self._config.horizon_terminates
-        length = (self.statistics.mean_length() if config.adaptive_horizon else None) or config.horizon or 1
+        lengths = (self.statistics.lengths() if config.adaptive_horizon else []) or [config.horizon or 1]
+        now = config.limit_schedule.limits(config.cost_limits, self.statistics.step_count * self._num_envs)
         limits = [
-            to_q_scale(config.aim * c, config.limit_kind, config.gamma, length, terminates=terminates)
-            for c in config.cost_limits
+            to_q_scale(config.aim * c, config.limit_kind, config.gamma, lengths, terminates=terminates) for c in now
         ]
         self.limit = torch.tensor(limits, dtype=torch.float64, device=self._device)
         kind = config.limit.measure if config.limit.measure in ("discounted", "steps") else "episode"

@@ -13,13 +13,16 @@ from cvpo.critics.limits import to_q_scale
 
 @attrs.frozen
 class Episode:
-    """A finished episode: undiscounted and discounted sums of the S signals, length, and its first step."""
+    """A finished episode: undiscounted and discounted sums of the S signals, length, its first step, and how it ended:
+    the observation that ended it, and whether that was a termination."""
 
     total: np.ndarray
     discounted: np.ndarray
     length: int
     obs: np.ndarray
     action: np.ndarray
+    last: np.ndarray
+    terminated: bool
 
 
 class EpisodeStatistics:
@@ -52,7 +55,15 @@ class EpisodeStatistics:
         self.episodes: deque[Episode] = deque(maxlen=keep_episodes)
         self.count = 0
 
-    def add(self, obs: np.ndarray, action: np.ndarray, signals: np.ndarray, done: np.ndarray) -> list[Episode]:
+    def add(
+        self,
+        obs: np.ndarray,
+        action: np.ndarray,
+        signals: np.ndarray,
+        next_obs: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+    ) -> list[Episode]:
         """Take one step of all environments (``signals`` [S,N]); the episodes that it finished."""
         run = self.running
         fresh = run["length"] == 0
@@ -64,6 +75,7 @@ class EpisodeStatistics:
         run["discounted"] += np.power(self.gamma, run["length"])[:, None] * step
         run["total"] += step
         run["length"] += 1
+        done = terminated | truncated
         if not done.any():
             return []
         finished = [
@@ -73,6 +85,8 @@ class EpisodeStatistics:
                 int(run["length"][n]),
                 run["obs"][n].copy(),
                 run["action"][n].copy(),
+                next_obs[n].copy(),
+                bool(terminated[n]),
             )
             for n in np.flatnonzero(done)
         ]
@@ -87,9 +101,9 @@ class EpisodeStatistics:
         for name in ("total", "discounted", "length"):
             self.running[name][:] = 0
 
-    def mean_length(self) -> float | None:
-        """Mean length of the newest episodes, None before the first."""
-        return float(np.mean([episode.length for episode in self.episodes])) if self.episodes else None
+    def lengths(self) -> list[int]:
+        """Lengths of the newest episodes, none before the first has ended."""
+        return [episode.length for episode in self.episodes]
 
     def measured_cost(self, kind: str, *, terminates: bool) -> np.ndarray | None:
         """J_c [M] of the newest episodes in the scale of Q; None before the first.
@@ -102,13 +116,11 @@ class EpisodeStatistics:
             return None
         if kind == "steps":
             rates = self.steps[: self.step_count, :, 1:].mean((0, 1))
-            horizon = self.mean_length() or 1.0
-            return np.array([to_q_scale(c, "step", self.gamma, horizon, terminates=terminates) for c in rates])
+            return np.array([to_q_scale(c, "step", self.gamma, self.lengths(), terminates=terminates) for c in rates])
         if kind == "discounted":
             return np.mean([episode.discounted[1:] for episode in self.episodes], axis=0)
         total = np.mean([episode.total[1:] for episode in self.episodes], axis=0)
-        length = self.mean_length() or 1.0
-        return np.array([to_q_scale(c, "episode", self.gamma, length, terminates=terminates) for c in total])
+        return np.array([to_q_scale(c, "episode", self.gamma, self.lengths(), terminates=terminates) for c in total])
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from cvpo.statistics import EpisodeStatistics
 
@@ -27,7 +26,7 @@ def play(statistics: EpisodeStatistics, steps: int, lengths: tuple[int, int] = (
             if done[n]:
                 expected.append((np.stack(open_episodes[n]), starts[n]))
                 open_episodes[n] = []
-        found.extend(statistics.add(obs, action, signals, done))
+        found.extend(statistics.add(obs, action, signals, obs + 1.0, done & (t % 2 == 0), done & (t % 2 == 1)))
     return expected, found
 
 
@@ -55,7 +54,7 @@ def test_measured_cost_of_the_newest_episodes():
     np.testing.assert_allclose(statistics.measured_cost("episode", terminates=False), rate / (1 - GAMMA))
     discounted = np.mean([(GAMMA ** np.arange(len(s))) @ s[:, 1:] for s in newest], 0)
     np.testing.assert_allclose(statistics.measured_cost("discounted", terminates=False), discounted)
-    assert statistics.mean_length() == pytest.approx(np.mean([len(s) for s in newest]))
+    assert statistics.lengths() == [len(s) for s in newest]
 
 
 def test_measured_cost_of_the_newest_steps_waits_for_no_episode():
@@ -64,7 +63,7 @@ def test_measured_cost_of_the_newest_steps_waits_for_no_episode():
     rng = np.random.default_rng(5)
     newest = rng.normal(size=(6, 3, 2))
     for signals in newest:
-        statistics.add(np.zeros((2, 4)), np.zeros((2, 1)), signals, np.zeros(2, dtype=bool))
+        statistics.add(np.zeros((2, 4)), np.zeros((2, 1)), signals, np.zeros((2, 4)), *np.zeros((2, 2), dtype=bool))
     rate = newest[:, 1:].mean((0, 2))
     np.testing.assert_allclose(statistics.measured_cost("steps", terminates=False), rate / (1 - GAMMA))
 

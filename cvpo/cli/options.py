@@ -73,7 +73,7 @@ def first_pass(argv: Sequence[str]) -> Choices:
     while tokens:
         token = tokens.pop(0)
         name, joined, value = token.partition("=")
-        name = name.removeprefix("--") if name.startswith("--") else ""
+        name = name.removeprefix("--").replace("-", "_") if name.startswith("--") else ""
         keyword = name.startswith("env.")
         if keyword and not joined:
             if not tokens:

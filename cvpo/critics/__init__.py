@@ -2,5 +2,6 @@
 
 from cvpo.critics.limits import CostLimit, limits
 from cvpo.critics.protocol import Critic, registry
+from cvpo.critics.schedules import LimitSchedule, schedules
 
-__all__ = ["CostLimit", "Critic", "limits", "registry"]
+__all__ = ["CostLimit", "Critic", "LimitSchedule", "limits", "registry", "schedules"]

@@ -5,9 +5,11 @@ Shape legend: ``M`` costs, ``B`` states, ``K`` actions per state; leading ``...`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 import attrs
+import numpy as np
 from torch import Tensor
 
 from cvpo.errors import ConfigError, suggest
@@ -18,25 +20,35 @@ LIMIT_KINDS = ("episode", "discounted", "step")
 MEASURES = ("steps", "episode", "discounted", "critic", "states")
 
 limits = Registry(
-    "limit", {"q": "cvpo.critics.limits:QLimit", "policy": "cvpo.critics.limits:PolicyLimit"}
+    "limit",
+    {
+        "q": "cvpo.critics.limits:QLimit",
+        "policy": "cvpo.critics.limits:PolicyLimit",
+        "calibrated": "cvpo.critics.limits:CalibratedLimit",
+    },
 )
 
 
-def to_q_scale(limit: float, kind: str, gamma: float, horizon: float, *, terminates: bool = False) -> float:
+def to_q_scale(
+    limit: float, kind: str, gamma: float, horizon: float | Sequence[float], *, terminates: bool = False
+) -> float:
     """``d = C(1−γᵀ)/((1−γ)T)`` where the horizon terminates, ``d = C/((1−γ)T)`` where it truncates.
 
     ``limit`` is an episode sum C (``kind="episode"``), a cost per step c with d = c/(1−γ) (``"step"``), or already a
-    discounted sum (``"discounted"``). ``horizon`` T in steps; the mean episode length where it varies. Bootstrapping
-    through a truncation makes Q_c the infinite-horizon value, hence the second form; the paper's code uses the first
-    everywhere, which at T = 100 and γ = 0.99 is 37 % tighter. Raises ConfigError for another ``kind``.
+    discounted sum (``"discounted"``). ``horizon`` T in steps, or the lengths of several episodes where it varies: T is
+    then their mean and γᵀ the mean of γ to the power of each. Bootstrapping through a truncation makes Q_c the
+    infinite-horizon value, hence the second form; the paper's code uses the first everywhere, which at T = 100 and
+    γ = 0.99 is 37 % tighter. Exact where the cost per step does not drift along the episode and lengths do not depend
+    on it. Raises ConfigError for another ``kind``.
     """
     if kind == "discounted":
         return limit
     if kind not in LIMIT_KINDS:
         raise ConfigError(f"limit_kind is {kind!r}; {suggest(kind, LIMIT_KINDS)}")
-    per_step = limit / horizon if kind == "episode" else limit
-    share = 1.0 - gamma**horizon if terminates else 1.0
-    return per_step * share / (1.0 - gamma)
+    lengths = np.asarray(horizon, dtype=np.float64)
+    per_step = limit / lengths.mean() if kind == "episode" else limit
+    share = 1.0 - np.power(gamma, lengths).mean() if terminates else 1.0
+    return float(per_step * share / (1.0 - gamma))
 
 
 class CostLimit(Protocol):
@@ -94,3 +106,23 @@ class PolicyLimit:
         """``E_b E_p[Q_c] + (1−γ) κ (d − J_c)``; see :class:`CostLimit`."""
         own = (q_cost.mean(-1) if prior is None else (prior.unsqueeze(-3) * q_cost).sum(-1)).mean(-1)
         return own + (1.0 - gamma) * self.rate * (limit - (own if self.measure == "states" else measured))
+
+
+@attrs.frozen
+class CalibratedLimit:
+    """``E_b E_w[Q_c] <= d + κ (Q_c(o₀, a₀) − Σ_t γᵗ c_t)``: the paper's constraint, corrected by the critic's bias.
+
+    The bias is the mean, over the newest episodes, of what the critic says at their first step less their realised
+    discounted cost, where a truncated episode is completed by the critic's value of its last observation. A critic that
+    underestimates tightens the limit by as much. ``share`` κ in (0, 1] of the bias is corrected. It holds for episode
+    starts; other states may be biased otherwise.
+    """
+
+    share: float = attrs.field(default=1.0, validator=number(gt=0, le=1))
+
+    summary: ClassVar[str] = "the paper's, corrected by the critic's bias measured on the newest episodes"
+    measure: ClassVar[str] = "bias"
+
+    def threshold(self, q_cost: Tensor, prior: Tensor | None, limit: Tensor, measured: Tensor, gamma: float) -> Tensor:
+        """``d + κ · bias``, with the bias as ``measured``; see :class:`CostLimit`."""
+        return limit + self.share * measured

@@ -20,7 +20,7 @@ def test_an_interval_is_the_mean_of_its_episodes() -> None:
     empty = interval.take()
     assert empty["train/return"] is None and empty["train/limit_0"] == 4.0
     for total in ([1.0, 2.0, 0.0], [3.0, 8.0, 1.0]):
-        episode = Episode(np.array(total), np.array(total) / 2, 10, np.zeros(3), np.zeros(2))
+        episode = Episode(np.array(total), np.array(total) / 2, 10, np.zeros(3), np.zeros(2), np.zeros(3), False)
         interval.add(episode, np.array([7.0, 9.0]))
     saved = Interval(agent.config)
     saved.load_state_dict(interval.state_dict())

@@ -1,0 +1,49 @@
+"""Schedules of the limits, and the agent's limit while one is under way."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import cvpo
+from cvpo import critics
+from cvpo.critics.limits import to_q_scale
+from cvpo.errors import ConfigError
+from tests.fakes import line_agent
+
+
+def test_each_goes_from_its_start_to_the_limits() -> None:
+    final = (10.0, 0.0)
+    assert critics.schedules.create("constant").limits(final, 0) == final
+    linear = critics.schedules.create("linear", start=(50.0, 4.0), steps=100)
+    assert [linear.limits(final, t) for t in (0, 25, 100, 900)] == [(50.0, 4.0), (40.0, 3.0), final, final]
+    halving = critics.schedules.create("exponential", start=50.0, half_life=10)
+    assert [halving.limits(final, t) for t in (0, 10, 20)] == [(50.0, 50.0), (30.0, 25.0), (20.0, 12.5)]
+    assert halving.limits(final, 2000)[1] == pytest.approx(0.0, abs=1e-12)
+    tightening = critics.schedules.create("linear", start=2.0, steps=10)
+    assert tightening.limits((10.0,), 5) == (6.0,)
+
+
+def test_a_wrong_number_of_starts_is_an_error_at_once() -> None:
+    with pytest.raises(ConfigError, match="start has 2 values; allowed: one, or one for each of 1 costs"):
+        line_agent(1, limit_schedule={"name": "linear", "start": (1.0, 2.0)})
+    with pytest.raises(ConfigError, match="Linear.start is"):
+        critics.schedules.create("linear", start=-1.0)
+
+
+def test_the_agent_follows_its_schedule_in_the_steps_of_all_environments() -> None:
+    agent, env = line_agent(
+        2, num_envs=2, limit_schedule={"name": "linear", "start": 20.0, "steps": 200}, adaptive_horizon=False
+    )
+    seen = {}
+    cvpo.learn(
+        agent,
+        240,
+        env,
+        warmup_steps=1_000,
+        callback=lambda loop: seen.update({loop.agent.steps: loop.agent.constraint.limit.clone()}) or None,
+    )
+    for steps, share in ((100, 0.5), (240, 0.0)):
+        limits = [c + share * (20.0 - c) for c in agent.config.cost_limits]
+        expected = [to_q_scale(c, "episode", agent.config.gamma, 20) for c in limits]
+        torch.testing.assert_close(seen[steps], torch.tensor(expected, dtype=torch.float64))
