@@ -17,3 +17,8 @@ def stay() -> Iterator[None]:
     before = Path.cwd()
     yield
     os.chdir(before)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole trainings first, so that no worker starts one when the others are done."""
+    items.sort(key=lambda item: "test_learning" not in item.nodeid)
