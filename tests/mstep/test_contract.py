@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cvpo import mstep
+from cvpo.cli import main
 from cvpo.distributions import Gaussian, diagonal, mean_kl, scale_tril
 from cvpo.mstep.decoupled import Decoupled
 from cvpo.mstep.full import Full
@@ -145,3 +146,10 @@ def test_a_wrong_projection_is_caught(name: str) -> None:
     projection, words = WRONG[name]
     with pytest.raises(AssertionError, match=words):
         check_projection(projection, examples=40, kinds=("gaussian",))
+
+
+def test_the_command_line_prints_the_example_that_breaks_a_wrong_projection(capsys: pytest.CaptureFixture) -> None:
+    assert main(["check", "mstep", "tests.mstep.test_contract:SwappedArguments", "--examples", "8"]) == 1
+    out = capsys.readouterr().out
+    assert "FAILED  KL terms of gaussian policies" in out
+    assert "torch.distributions" in out and "Gaussian(mean=tensor" in out
