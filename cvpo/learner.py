@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cvpo.config import AgentConfig
 from cvpo.constraint import Constraint
-from cvpo.critics.targets import td_targets
+from cvpo.critics.targets import bootstrap_of, td_targets
 from cvpo.estep import DualProblem, DualSolution, Status
 from cvpo.types import Batch, Spec
 
@@ -49,6 +49,7 @@ class Learner:
         self._rates = [(each, each.param_groups[0]["lr"]) for each in optimisers if each is not None]
         self.solution: Any = None
         self.updates = 0
+        self._bootstrap = bootstrap_of(config.critic)
         self._statuses = torch.tensor(list(Status), device=device)
 
     def update(self, batch: Batch, obs: Tensor, constraint: Constraint) -> tuple[dict[str, Tensor], Tensor]:
@@ -75,13 +76,13 @@ class Learner:
         with torch.no_grad():
             policy = self.old_policy if config.target_policy == "old" else self.policy
             actions = policy(batch.next_obs).sample(config.target_particles, self.generator)
-            values = config.critic.evaluate(self.target_critic, batch.next_obs, actions).mean(-1)
+            values = self._bootstrap(self.target_critic, batch.next_obs, actions)
             target = td_targets(batch.signals, batch.discount, batch.terminated, values, mask_cost=config.mask_cost)
         loss, td = config.critic.loss(self.critic, batch, target)
         self.critic_optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.critic_optimiser.step()
-        means = target.mean(-1)
+        means = target.mean((*range(target.ndim - 2), -1))
         metrics = {"critic/loss": loss.detach(), "critic/td_error": td.mean(), "critic/target_reward": means[0]}
         return metrics | {f"critic/target_cost_{m}": cost for m, cost in enumerate(means[1:])}, td
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import attrs
 import torch
+from torch import Tensor
 
 from cvpo.buffers.uniform import UniformStore
 from cvpo.types import Batch, Spec
@@ -27,7 +28,7 @@ class NStepBuffer:
     summary: ClassVar[str] = "uniform replay with n-step returns"
 
     def build(self, spec: Spec, num_envs: int, device: torch.device, generator: torch.Generator) -> NStepStore:
-        """An empty store; raises ConfigError, with the size in MiB, where it cannot be allocated."""
+        """An empty store; raises ConfigError, with the bytes it takes, where it does not fit."""
         return NStepStore(self.steps, self.capacity, spec, num_envs, device, generator)
 
 
@@ -41,8 +42,8 @@ class NStepStore(UniformStore):
         self.offsets = torch.arange(steps, device=device)
         self.powers = torch.pow(torch.tensor(spec.gamma, dtype=torch.float64, device=device), self.offsets).float()
 
-    def sample(self, size: int) -> Batch:
-        age, env = self.ring.ages(size, self.generator)
+    def at(self, age: Tensor, env: Tensor) -> Batch:
+        """The windows that start at these ages [B] and environments [B], weights 1."""
         data = self.ring.data
         ages = age.unsqueeze(-1) - self.offsets
         rows, envs = self.ring.row(ages.clamp_min(0)), env.unsqueeze(-1)
@@ -59,6 +60,6 @@ class NStepStore(UniformStore):
             next_obs=data["next_obs"][final, env],
             terminated=data["terminated"][final, env],
             discount=self.powers[last.squeeze(-1)] * self.gamma,
-            weight=data["signals"].new_ones(size),
+            weight=data["signals"].new_ones(len(age)),
             index=rows[:, 0] * self.ring.num_envs + env,
         )

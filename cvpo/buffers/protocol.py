@@ -12,7 +12,11 @@ from cvpo.types import Batch, Spec, Transition
 
 registry = Registry(
     "buffer",
-    {"uniform": "cvpo.buffers.uniform:UniformBuffer", "nstep": "cvpo.buffers.nstep:NStepBuffer"},
+    {
+        "uniform": "cvpo.buffers.uniform:UniformBuffer",
+        "nstep": "cvpo.buffers.nstep:NStepBuffer",
+        "prioritized": "cvpo.buffers.prioritized:PrioritizedBuffer",
+    },
     group="cvpo.buffers",
 )
 
@@ -25,11 +29,18 @@ class Store(Protocol):
         ...
 
     def add(self, transition: Transition) -> None:
-        """Append one step of all environments."""
+        """Append one step of all environments.
+
+        A store may also offer ``extend(transitions)``, many steps at once with a leading axis [T,...]; without it a
+        data set is added step by step.
+        """
         ...
 
     def sample(self, size: int) -> Batch:
-        """``size`` transitions drawn with replacement, with the generator given to ``build``."""
+        """``size`` transitions drawn with replacement, with the generator given to ``build``.
+
+        ``weight`` corrects for how they are drawn: positive, the largest of the batch 1.
+        """
         ...
 
     def reprioritise(self, index: Tensor, td: Tensor) -> None:

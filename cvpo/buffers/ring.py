@@ -7,23 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cvpo.buffers.memory import Fields, bytes_of, require, stated
 from cvpo.errors import CheckpointError, ConfigError
 
 
 class Ring:
     """Tensors [T,N,...] by name, the oldest step overwritten first.
 
-    ``capacity`` counts transitions and is divided among ``num_envs`` columns. Unwritten floating-point rows are NaN,
-    so that a read of them is loud.
+    ``capacity`` counts transitions and is divided among ``num_envs`` columns. ``nbytes`` is what they take. Unwritten
+    floating-point rows are NaN, so that a read of them is loud. Raises ConfigError, with the bytes that are needed and
+    available, where they do not fit.
     """
 
-    def __init__(
-        self,
-        capacity: int,
-        num_envs: int,
-        fields: dict[str, tuple[tuple[int, ...], torch.dtype]],
-        device: torch.device,
-    ):
+    def __init__(self, capacity: int, num_envs: int, fields: Fields, device: torch.device):
         self.rows = capacity // num_envs
         if self.rows < 1:
             raise ConfigError(f"capacity is {capacity}; allowed: at least one transition for each of {num_envs} envs")
@@ -31,8 +27,9 @@ class Ring:
         self.device = device
         self.head = 0
         self.filled = 0
-        size = sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in fields.values())
-        total = size * self.rows * num_envs
+        transitions, each = self.rows * num_envs, bytes_of(fields)
+        self.nbytes = transitions * each
+        require(transitions, each, device)
         try:
             self.data = {
                 name: torch.full((self.rows, num_envs, *shape), _blank(dtype), dtype=dtype, device=device)
@@ -40,8 +37,7 @@ class Ring:
             }
         except RuntimeError as error:
             raise ConfigError(
-                f"a buffer of {self.rows * num_envs} transitions takes {total / 2**20:.0f} MiB on {device}, which "
-                f"cannot be allocated; choose a smaller capacity"
+                f"{stated(transitions, each, device)}, which cannot be allocated; choose a smaller capacity"
             ) from error
 
     def __len__(self) -> int:
@@ -54,6 +50,17 @@ class Ring:
         self.head = (self.head + 1) % self.rows
         self.filled = min(self.filled + 1, self.rows)
 
+    def extend(self, **values: Tensor) -> Tensor:
+        """Write many rows [T,N,...] of every field in order, at once; the numbers of the rows that are kept."""
+        steps = len(next(iter(values.values())))
+        kept = min(steps, self.rows)
+        at = (self.head + torch.arange(steps - kept, steps, device=self.device)) % self.rows
+        for name, tensor in self.data.items():
+            tensor[at] = values[name][steps - kept :].to(self.device, tensor.dtype)
+        self.head = (self.head + steps) % self.rows
+        self.filled = min(self.filled + steps, self.rows)
+        return at
+
     def ages(self, size: int, generator: torch.Generator, newest: int | None = None) -> tuple[Tensor, Tensor]:
         """Uniform draws: age [size] (0 is the newest row) and environment [size], among the ``newest`` rows."""
         rows = self.filled if newest is None else min(self.filled, newest)
@@ -63,6 +70,10 @@ class Ring:
     def row(self, age: Tensor) -> Tensor:
         """Row numbers of ages."""
         return (self.head - 1 - age) % self.rows
+
+    def age(self, row: Tensor) -> Tensor:
+        """Ages of row numbers."""
+        return (self.head - 1 - row) % self.rows
 
     def state_dict(self) -> dict[str, Any]:
         """The written rows only, and the write position."""

@@ -8,6 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from cvpo.buffers.memory import Fields
 from cvpo.buffers.ring import Ring
 from cvpo.types import Batch, Spec, Transition
 from cvpo.validators import number
@@ -25,7 +26,7 @@ class UniformBuffer:
     summary: ClassVar[str] = "uniform replay of single steps"
 
     def build(self, spec: Spec, num_envs: int, device: torch.device, generator: torch.Generator) -> UniformStore:
-        """An empty store; raises ConfigError, with the size in MiB, where it cannot be allocated."""
+        """An empty store; raises ConfigError, with the bytes it takes, where it does not fit."""
         return UniformStore(self.capacity, spec, num_envs, device, generator)
 
 
@@ -41,19 +42,20 @@ class UniformStore:
         return len(self.ring)
 
     def add(self, transition: Transition) -> None:
-        self.ring.add(
-            obs=transition.obs,
-            action=transition.action,
-            signals=transition.signals.T,
-            next_obs=transition.next_obs,
-            terminated=transition.terminated,
-            done=transition.terminated | transition.truncated,
-        )
+        self.ring.add(**stored(transition))
+
+    def extend(self, transitions: Transition) -> Tensor:
+        """Add T steps at once, every tensor with a leading axis T; the rows that are kept."""
+        return self.ring.extend(**stored(transitions))
 
     def sample(self, size: int) -> Batch:
-        age, env = self.ring.ages(size, self.generator)
+        return self.at(*self.ring.ages(size, self.generator))
+
+    def at(self, age: Tensor, env: Tensor) -> Batch:
+        """The transitions of these ages [B] and environments [B], weights 1."""
         row = self.ring.row(age)
         data = self.ring.data
+        size = len(row)
         return Batch(
             obs=data["obs"][row, env],
             action=data["action"][row, env],
@@ -75,7 +77,7 @@ class UniformStore:
         self.ring.load_state_dict(state)
 
 
-def transition_fields(spec: Spec) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+def transition_fields(spec: Spec) -> Fields:
     """Shapes and types of a stored transition."""
     return {
         "obs": ((spec.obs_size,), torch.float32),
@@ -84,4 +86,16 @@ def transition_fields(spec: Spec) -> dict[str, tuple[tuple[int, ...], torch.dtyp
         "next_obs": ((spec.obs_size,), torch.float32),
         "terminated": ((), torch.bool),
         "done": ((), torch.bool),
+    }
+
+
+def stored(transition: Transition) -> dict[str, Tensor]:
+    """The fields of :func:`transition_fields`, from a transition [N,...] or a stack of them [T,N,...]."""
+    return {
+        "obs": transition.obs,
+        "action": transition.action,
+        "signals": transition.signals.mT,
+        "next_obs": transition.next_obs,
+        "terminated": transition.terminated,
+        "done": transition.terminated | transition.truncated,
     }

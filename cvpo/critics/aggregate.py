@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -51,3 +53,8 @@ def resolve(spec: str | Aggregate) -> Aggregate:
         except ValueError:
             raise ConfigError(f"aggregation {spec!r}: {factor!r} is not a number; allowed: ucb:FACTOR") from None
     raise ConfigError(f"unknown aggregation {spec!r}; {suggest(name, [*named, 'ucb'])}, or a callable")
+
+
+def check_aggregation(instance: Any, attribute: attrs.Attribute[Any], value: str | Aggregate) -> None:
+    """Validator for what :func:`resolve` takes."""
+    resolve(value)

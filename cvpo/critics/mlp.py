@@ -9,14 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cvpo.critics.aggregate import Aggregate, resolve
-from cvpo.networks import ACTIVATIONS, StackedMLP
+from cvpo.critics.aggregate import Aggregate, check_aggregation, resolve
+from cvpo.critics.network import EnsembleNet
+from cvpo.networks import ACTIVATIONS
 from cvpo.types import Batch
 from cvpo.validators import number, one_of, sizes
-
-
-def _aggregation(instance: Any, attribute: attrs.Attribute[Any], value: str | Aggregate) -> None:
-    resolve(value)
 
 
 @attrs.frozen
@@ -33,8 +30,8 @@ class MLPCritic:
     members: int = attrs.field(default=2, validator=number(ge=1, integer=True))
     activation: str = attrs.field(default="relu", validator=one_of(ACTIVATIONS))
     layer_norm: bool = False
-    reward: str | Aggregate = attrs.field(default="min", validator=_aggregation)
-    cost: str | Aggregate = attrs.field(default="max", validator=_aggregation)
+    reward: str | Aggregate = attrs.field(default="min", validator=check_aggregation)
+    cost: str | Aggregate = attrs.field(default="max", validator=check_aggregation)
     clip_actions: bool = True
     error: str = attrs.field(default="mse", validator=one_of(("mse", "huber")))
 
@@ -56,13 +53,29 @@ class MLPCritic:
         signals: int,
         population: int = 1,
         generator: torch.Generator | None = None,
-    ) -> MLPCriticNet:
+    ) -> EnsembleNet:
         """The network of all signals and members; see :class:`cvpo.critics.protocol.Critic`."""
-        return MLPCriticNet(self, obs_size, action_size, signals, population, generator)
+        return EnsembleNet(
+            obs_size,
+            action_size,
+            signals,
+            self.members,
+            1,
+            population,
+            hidden=self.hidden,
+            activation=self.activation,
+            layer_norm=self.layer_norm,
+            clip=self.clip_actions,
+            generator=generator,
+        )
+
+    def ensemble(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
+        """What each member says: [...,B,O] and [...,B,K,D] to [...,S,E,B,K]."""
+        return net(obs, actions).squeeze(-1)
 
     def evaluate(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
         """Aggregated Q-values: [...,B,O] and [...,B,K,D] to [...,S,B,K]."""
-        values = net(obs, actions)
+        values = self.ensemble(net, obs, actions)
         reward = self._reward(values[..., 0, :, :, :])
         if values.shape[-4] == 1:
             return reward.unsqueeze(-3)
@@ -71,53 +84,9 @@ class MLPCritic:
 
     def loss(self, net: nn.Module, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
         """``Σ_s Σ_e mean_b weight_b ℓ(Q_se − target_s)`` and ``mean_{s,e} |Q_se − target_s|`` [...,B]."""
-        values = net(batch.obs, batch.action.unsqueeze(-2)).squeeze(-1)
+        values = self.ensemble(net, batch.obs, batch.action.unsqueeze(-2)).squeeze(-1)
         target = target.unsqueeze(-2).expand_as(values)
         errors = self._elementwise(values, target, reduction="none")
         loss = (errors * batch.weight.unsqueeze(-2).unsqueeze(-2)).mean(-1).sum()
         return loss, (values.detach() - target).abs().mean((-3, -2))
 
-
-class MLPCriticNet(nn.Module):
-    """Q-values of every signal and member: [...,B,O], [...,B,K,D] to [...,S,E,B,K]."""
-
-    def __init__(
-        self,
-        config: MLPCritic,
-        obs_size: int,
-        action_size: int,
-        signals: int,
-        population: int,
-        generator: torch.Generator | None,
-    ):
-        super().__init__()
-        self.shape = ((population,) if population > 1 else ()) + (signals, config.members)
-        self.population = population
-        self.each = signals * config.members
-        self.clip = config.clip_actions
-        self.mlp = StackedMLP(
-            population * self.each,
-            obs_size + action_size,
-            config.hidden,
-            1,
-            activation=config.activation,
-            layer_norm=config.layer_norm,
-            # Start at Q = 0: where costs are rare, a random start is unlearned over 1/(1−γ) target periods only.
-            output_gain=0.01,
-            generator=generator,
-        )
-
-    def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
-        if self.clip:
-            actions = actions.clamp(-1.0, 1.0)
-        if self.population > 1:
-            obs = obs.repeat_interleave(self.each, dim=0)
-            actions = actions.repeat_interleave(self.each, dim=0)
-            return self.mlp.particles(obs, actions).squeeze(-1).unflatten(0, self.shape)
-        batch = obs.shape[:-1]
-        states, rows = obs.reshape(1, -1, obs.shape[-1]), actions.reshape(1, -1, *actions.shape[-2:])
-        values = self.mlp.particles(states, rows).squeeze(-1).unflatten(0, self.shape)
-        if len(batch) == 1:
-            return values
-        lead = len(batch) - 1
-        return values.unflatten(2, batch).movedim(tuple(range(2, 2 + lead)), tuple(range(lead)))

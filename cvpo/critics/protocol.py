@@ -13,13 +13,23 @@ from torch import Tensor, nn
 from cvpo.registry import Registry
 from cvpo.types import Batch
 
-registry = Registry("critic", {"mlp": "cvpo.critics.mlp:MLPCritic"}, group="cvpo.critics")
+registry = Registry(
+    "critic",
+    {
+        "mlp": "cvpo.critics.mlp:MLPCritic",
+        "quantile": "cvpo.critics.quantile:QuantileCritic",
+        "given": "cvpo.critics.given:GivenCost",
+    },
+    group="cvpo.critics",
+)
 
 
 class Critic(Protocol):
     """``Q_s(o, a) = E[Σ_t γ^t x_s,t]`` for every signal s: a frozen configuration with three functions of a network.
 
-    The agent owns the network that :meth:`build` returns, its target copy and its optimiser.
+    The agent owns the network that :meth:`build` returns, its target copy and its optimiser. A critic may also offer
+    ``bootstrap(net, next_obs, actions)``, samples [A,S,B] of the return at the next state (its targets are then
+    [A,S,B]), and ``ensemble(net, obs, actions)``, what each member says [...,S,E,B,K], for its property tests.
     """
 
     def build(

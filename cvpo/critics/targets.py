@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+Bootstrap = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 def td_targets(
@@ -12,9 +17,10 @@ def td_targets(
     """``y_s = x_s + γⁿ (1 − terminated) V_s(o')``: [...,S,B].
 
     ``signals`` [...,S,B] summed over n steps; ``discount`` [...,B] = γⁿ; ``terminated`` [...,B] bool;
-    ``next_values`` [...,S,B]. Truncation is not in the equation: it always bootstraps. ``mask_cost=False`` lets the
-    costs bootstrap through termination too, as some implementations do silently (a cost then cannot be escaped by
-    ending the episode); the default is the paper's. Source: CVPO (arXiv 2201.11927), appendix; Sutton & Barto, 6.1.
+    ``next_values`` [...,S,B], or [A,S,B] for A samples of the return. Truncation is not in the equation: it always
+    bootstraps. ``mask_cost=False`` lets the costs bootstrap through termination too, as some implementations do
+    silently (a cost then cannot be escaped by ending the episode); the default is the paper's. Source: CVPO (arXiv
+    2201.11927), appendix; Sutton & Barto, 6.1.
     """
     alive = (~terminated).to(signals.dtype) * discount
     if mask_cost:
@@ -23,3 +29,16 @@ def td_targets(
         [alive.unsqueeze(-2), discount.unsqueeze(-2).expand_as(signals[..., 1:, :])], dim=-2
     )
     return torch.addcmul(signals, factor, next_values)
+
+
+def bootstrap_of(critic: Any) -> Bootstrap:
+    """``V_s(o') = mean_k Q_s(o', a_k)`` [...,S,B] from ``(net, next_obs, actions)``, or the critic's own ``bootstrap``:
+    samples [A,S,B] of the return, where it learns more than its mean."""
+    own = getattr(critic, "bootstrap", None)
+    if own is not None:
+        return own
+
+    def mean_value(net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
+        return critic.evaluate(net, obs, actions).mean(-1)
+
+    return mean_value

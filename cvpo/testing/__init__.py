@@ -14,14 +14,19 @@ try:
 except ImportError as error:
     raise DependencyError("property tests need hypothesis: pip install 'cvpo[testing]'") from error
 
+from cvpo.testing.buffer import buffer_checks, check_buffer
+from cvpo.testing.critic import check_critic, critic_checks
 from cvpo.testing.estep import check_estep_solver, estep_checks
 from cvpo.testing.gaussians import categoricals, gaussians, projection_problems
 from cvpo.testing.problems import dual_problems, edge_cases
 from cvpo.testing.projection import check_projection, projection_checks
+from cvpo.testing.transitions import transitions
 
 __all__ = [
     "Check",
     "categoricals",
+    "check_buffer",
+    "check_critic",
     "check_estep_solver",
     "check_projection",
     "dual_problems",
@@ -29,12 +34,15 @@ __all__ = [
     "gaussians",
     "projection_problems",
     "run_checks",
+    "transitions",
 ]
 
 #: Family: the named checks of one component, each a call that raises AssertionError.
 CONTRACTS: dict[str, Callable[..., Iterable[tuple[str, Callable[[], None]]]]] = {
     "estep": estep_checks,
     "mstep": projection_checks,
+    "critic": critic_checks,
+    "buffer": buffer_checks,
 }
 
 hypothesis.settings.register_profile("ci", max_examples=12, deadline=None)

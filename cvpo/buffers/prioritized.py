@@ -1,0 +1,109 @@
+"""Prioritised replay: transitions in proportion to their TD errors, with importance weights for the critic's loss."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import attrs
+import torch
+from torch import Tensor
+
+from cvpo.buffers.nstep import NStepStore
+from cvpo.buffers.sumtree import SumTree
+from cvpo.buffers.uniform import UniformStore
+from cvpo.types import Batch, Spec, Transition
+from cvpo.validators import number
+
+
+@attrs.frozen
+class PrioritizedBuffer:
+    """``P(i) = p_i / Σ p``, ``p_i = (|δ_i| + floor)^alpha``, ``weight_i = (P(i) / min_j P(j))^(−beta)`` over the batch.
+
+    The weights are at most 1 and multiply the critic's loss and nothing else; with ``beta`` 1, the default, its mean
+    gradient is that of uniform replay up to a factor of each batch, so that Q_c stays what the limit is about. A new
+    transition gets the largest priority so far. Draws are stratified. ``steps`` > 1 gives n-step windows, as those of
+    :class:`~cvpo.buffers.nstep.NStepBuffer`; ``capacity`` in transitions. Source: Schaul et al. (2016),
+    arXiv 1511.05952, proportional variant.
+    """
+
+    alpha: float = attrs.field(default=0.6, validator=number(ge=0, le=1))
+    beta: float = attrs.field(default=1.0, validator=number(ge=0, le=1))
+    floor: float = attrs.field(default=1e-3, validator=number(gt=0))
+    steps: int = attrs.field(default=1, validator=number(ge=1, integer=True))
+    capacity: int = attrs.field(default=1_000_000, validator=number(ge=1, integer=True))
+
+    summary: ClassVar[str] = "in proportion to TD errors, importance weights in the critic's loss"
+
+    def build(self, spec: Spec, num_envs: int, device: torch.device, generator: torch.Generator) -> PrioritizedStore:
+        """An empty store; raises ConfigError, with the bytes it takes, where it does not fit."""
+        return PrioritizedStore(self, spec, num_envs, device, generator)
+
+
+class PrioritizedStore:
+    """The transitions of a uniform or n-step store, and a tree of their priorities."""
+
+    def __init__(
+        self,
+        config: PrioritizedBuffer,
+        spec: Spec,
+        num_envs: int,
+        device: torch.device,
+        generator: torch.Generator,
+    ) -> None:
+        self.config, self.generator = config, generator
+        # A window of one step is what a uniform store holds, with less to do.
+        self.inner = (
+            UniformStore(config.capacity, spec, num_envs, device, generator)
+            if config.steps == 1
+            else NStepStore(config.steps, config.capacity, spec, num_envs, device, generator)
+        )
+        self.ring = self.inner.ring
+        self.tree = SumTree(self.ring.rows * num_envs, device)
+        self.largest = torch.ones((), dtype=torch.float64, device=device)
+        self._strata = torch.empty(0, dtype=torch.float64, device=device)
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def add(self, transition: Transition) -> None:
+        first = self.ring.head * self.ring.num_envs
+        self.inner.add(transition)
+        self.tree.write_range(first, self.ring.num_envs, self.largest)
+
+    def extend(self, transitions: Transition) -> Tensor:
+        """Add T steps at once, every tensor with a leading axis T; the rows that are kept."""
+        rows = self.inner.extend(transitions)
+        columns = torch.arange(self.ring.num_envs, device=rows.device)
+        index = (rows.unsqueeze(-1) * self.ring.num_envs + columns).flatten()
+        self.tree.write(index, self.largest.expand(len(index)))
+        return rows
+
+    def sample(self, size: int) -> Batch:
+        if len(self._strata) != size:
+            self._strata = torch.arange(size, dtype=torch.float64, device=self.ring.device)
+        uniform = torch.rand(size, generator=self.generator, dtype=torch.float64, device=self.ring.device)
+        # Rounded up, the last draw could be 1 itself.
+        leaf = self.tree.draw(uniform.add_(self._strata).div_(size).clamp_(max=1.0 - 1e-15))
+        batch = self.inner.at(self.ring.age(leaf // self.ring.num_envs), leaf % self.ring.num_envs)
+        priority = self.tree.levels[0][leaf]
+        weight = (priority / priority.amin()).pow(-self.config.beta).to(batch.weight.dtype)
+        return attrs.evolve(batch, weight=weight)
+
+    def reprioritise(self, index: Tensor, td: Tensor) -> None:
+        priority = (td.detach().double() + self.config.floor).pow(self.config.alpha)
+        self.tree.write(index, priority)
+        self.largest = torch.maximum(self.largest, priority.amax())
+
+    def state_dict(self) -> dict[str, Any]:
+        written = len(self.inner)
+        return {
+            "inner": self.inner.state_dict(),
+            "priorities": self.tree.levels[0][:written].clone(),
+            "largest": self.largest,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.inner.load_state_dict(state["inner"])
+        priorities = state["priorities"].to(self.ring.device)
+        self.tree.write(torch.arange(len(priorities), device=self.ring.device), priorities)
+        self.largest = state["largest"].to(self.ring.device)

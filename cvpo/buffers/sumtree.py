@@ -1,0 +1,70 @@
+"""A tree of sums: draws in proportion to priorities, in a few passes for any number of leaves.
+
+Shape legend: ``n`` leaves, ``B`` draws, ``F`` children of a node.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FANOUT = 32
+"""Few levels, each a small row of children: the number of passes is what a draw costs, not the arithmetic."""
+ROOT = 1024
+"""Nodes of the uppermost level, which is searched in one piece."""
+
+
+class SumTree:
+    """Every node is the sum of its ``F`` children; ``levels[0]`` are the n leaves, padded with zeros, in float64.
+
+    Sums are computed anew from the children, never adjusted by differences, so that they do not drift.
+    """
+
+    def __init__(self, leaves: int, device: torch.device) -> None:
+        sizes = [leaves]
+        while sizes[-1] > ROOT:
+            sizes.append(-(-sizes[-1] // FANOUT))
+        # A level has whole rows of children for the level above it.
+        padded = [size * FANOUT for size in sizes[1:]] + [sizes[-1]]
+        self.levels = [torch.zeros(size, dtype=torch.float64, device=device) for size in padded]
+        self.rows = [level.view(-1, FANOUT) for level in self.levels[:-1]]
+
+    def write(self, index: Tensor, values: Tensor) -> None:
+        """Set the leaves ``index`` [B], each listed once or with equal values, to ``values`` [B] >= 0."""
+        self.levels[0][index] = values.double()
+        for rows, above in zip(self.rows, self.levels[1:], strict=True):
+            index = index // FANOUT
+            above[index] = rows[index].sum(-1)
+
+    def write_range(self, first: int, count: int, value: Tensor) -> None:
+        """Set ``count`` leaves from ``first`` on to one value."""
+        last = first + count
+        self.levels[0][first:last] = value
+        for rows, above in zip(self.rows, self.levels[1:], strict=True):
+            first, last = first // FANOUT, -(-last // FANOUT)
+            torch.sum(rows[first:last], -1, out=above[first:last])
+
+    def draw(self, uniform: Tensor) -> Tensor:
+        """Leaves [B] for ``uniform`` [B] in [0, 1): the leaf in which the share ``uniform`` of the total sum lies.
+
+        A leaf of priority 0 is never drawn, whatever is rounded on the way.
+        """
+        top = self.levels[-1]
+        cumulative = top.cumsum(0)
+        target = uniform * cumulative[-1]
+        node = torch.searchsorted(cumulative, target, right=True)
+        below = (cumulative - top)[node]
+        for rows in reversed(self.rows):
+            children = rows[node]
+            cumulative = children.cumsum(-1)
+            # Differences of large sums round: what is left stays at 0 or above, and below what the children share.
+            target = torch.minimum((target - below).clamp_(min=0.0), cumulative[:, -1] * (1.0 - 1e-12))
+            child = (cumulative <= target.unsqueeze(-1)).sum(-1, keepdim=True)
+            below = (cumulative - children).gather(-1, child).squeeze(-1)
+            node = node * FANOUT + child.squeeze(-1)
+        return node
+
+    @property
+    def total(self) -> Tensor:
+        """The sum of all leaves, 0-d."""
+        return self.levels[-1].sum()

@@ -1,0 +1,100 @@
+"""Costs that are known functions of observation and action, beside a critic that learns the other signals."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from cvpo.critics.protocol import registry
+from cvpo.critics.targets import Bootstrap, bootstrap_of
+from cvpo.errors import ConfigError
+from cvpo.types import Batch
+
+CostFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+def _function(spec: Any) -> CostFunction | None:
+    """A function from itself or from ``"package.module:function"``; None where the cost is learned."""
+    if spec is None or callable(spec):
+        return spec
+    module, _, name = str(spec).partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"cost function {spec!r} cannot be imported: {error}") from error
+
+
+@attrs.frozen
+class GivenCost:
+    """``Q_c,m(o, a) = f_m(o, a)`` for the costs that are given, every other signal by ``critic``.
+
+    ``costs`` has one entry for each cost: a function of [...,B,O] and [...,B,K,D] that returns [...,B,K], its path
+    ``"package.module:function"`` (which a saved run finds again), or None for a cost that is learned. Its values are
+    what the E-step holds to the limit, in the scale of Q: for a cost of the single step, limited step by step, give
+    that cost with ``limit="q"`` and ``limit_kind="discounted"``. With ``normalise_obs`` observations come normalised.
+    """
+
+    costs: tuple[Any, ...] = attrs.field(default=(), converter=tuple)
+    critic: Any = "mlp"
+
+    summary: ClassVar[str] = "costs that are known functions of observation and action; the rest by another critic"
+
+    _critic: Any = attrs.field(init=False, repr=False, eq=False)
+    _functions: tuple[CostFunction | None, ...] = attrs.field(init=False, repr=False, eq=False)
+    _learned: tuple[int, ...] = attrs.field(init=False, repr=False, eq=False)
+    _bootstrap: Bootstrap = attrs.field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        functions = tuple(map(_function, self.costs))
+        learned = (0, *(m for m, function in enumerate(functions, start=1) if function is None))
+        inner = registry.resolve(self.critic)
+        for name, value in (
+            ("_critic", inner),
+            ("_functions", functions),
+            ("_learned", learned),
+            ("_bootstrap", bootstrap_of(inner)),
+        ):
+            object.__setattr__(self, name, value)
+
+    def build(
+        self,
+        obs_size: int,
+        action_size: int,
+        signals: int,
+        population: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> nn.Module:
+        """The network of the learned signals. Raises ConfigError where ``costs`` has not one entry for each cost."""
+        if self.costs and len(self.costs) != signals - 1:
+            raise ConfigError(f"GivenCost.costs has {len(self.costs)} entries; allowed: one for each of {signals - 1}")
+        learned = len(self._learned) if self.costs else signals
+        return self._critic.build(obs_size, action_size, learned, population, generator)
+
+    def evaluate(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
+        """Q-values of all signals: [...,B,O] and [...,B,K,D] to [...,S,B,K]."""
+        q = self._critic.evaluate(net, obs, actions)
+        return self._placed(q, -3, lambda function: function(obs, actions).to(q.dtype))
+
+    def bootstrap(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
+        """That of ``critic``; a given cost has no target, and 0 stands in its place."""
+        values = self._bootstrap(net, obs, actions)
+        return self._placed(values, -2, lambda function: torch.zeros_like(values[..., 0, :]))
+
+    def loss(self, net: nn.Module, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of ``critic`` on the signals that are learned."""
+        if self.costs:
+            target = target[..., list(self._learned), :]
+        return self._critic.loss(net, batch, target)
+
+    def _placed(self, values: Tensor, axis: int, given: Callable[[CostFunction], Tensor]) -> Tensor:
+        """``values`` of the learned signals along ``axis``, those of the given costs put between them."""
+        if not self.costs:
+            return values
+        learned = iter(values.unbind(axis))
+        parts = [next(learned), *(next(learned) if f is None else given(f) for f in self._functions)]
+        return torch.stack(parts, axis)

@@ -1,0 +1,147 @@
+"""Distributional critic: quantiles of the return of every signal, in one stack of networks.
+
+Shape legend: ``S = 1 + M`` signals, ``E`` members, ``B`` states, ``K`` actions, ``N`` quantiles, ``A`` target samples.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from cvpo.critics.aggregate import Aggregate, check_aggregation, resolve
+from cvpo.critics.network import EnsembleNet
+from cvpo.networks import ACTIVATIONS
+from cvpo.types import Batch
+from cvpo.validators import number, one_of, sizes
+
+
+@attrs.frozen
+class QuantileCritic:
+    """``Z_s(o,a) ~ {z_1 … z_N}`` at levels τ_i = (2i−1)/2N; Q_r is their mean, Q_c their mean or CVaR_α.
+
+    ``CVaR_α(Z) = (1/α) ∫_{1−α}^1 F⁻¹(τ) dτ``: the mean of the worst share α = ``cost_level`` of the returns, 1 the mean
+    of all. A limit on it bounds bad episodes, not their average; what it is compared with must then be one too:
+    ``limit="q"``, or ``"policy"`` with the measure ``critic`` or ``states``. Quantiles may cross; they are sorted where
+    a tail is taken. ``reward`` and ``cost`` aggregate the ``members`` as in ``mlp``; in the targets, each quantile.
+
+    Loss: ``Σ_i mean_j |τ_i − 1{u_ij<0}| H(u_ij)/κ`` with u_ij = target_j − z_i and H Huber's loss with threshold κ =
+    ``huber``. Errors below κ count squared, which draws quantiles towards expectiles: choose κ small against the spread
+    of returns. N quantiles cannot see events rarer than about 1/2N. Source: Dabney et al. (2018), arXiv 1710.10044;
+    Yang et al. (2021), WCSAC.
+    """
+
+    hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=tuple, validator=sizes)
+    members: int = attrs.field(default=2, validator=number(ge=1, integer=True))
+    quantiles: int = attrs.field(default=16, validator=number(ge=1, integer=True))
+    cost_level: float = attrs.field(default=1.0, validator=number(gt=0, le=1))
+    activation: str = attrs.field(default="relu", validator=one_of(ACTIVATIONS))
+    layer_norm: bool = False
+    reward: str | Aggregate = attrs.field(default="min", validator=check_aggregation)
+    cost: str | Aggregate = attrs.field(default="max", validator=check_aggregation)
+    clip_actions: bool = True
+    huber: float = attrs.field(default=0.1, validator=number(gt=0))
+
+    summary: ClassVar[str] = "quantiles of all signals in one network; costs by mean or CVaR"
+
+    _reward: Aggregate = attrs.field(init=False, repr=False, eq=False)
+    _cost: Aggregate = attrs.field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_reward", resolve(self.reward))
+        object.__setattr__(self, "_cost", resolve(self.cost))
+
+    def build(
+        self,
+        obs_size: int,
+        action_size: int,
+        signals: int,
+        population: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> QuantileNet:
+        """The network of all signals, members and quantiles; see :class:`cvpo.critics.protocol.Critic`."""
+        return QuantileNet(self, obs_size, action_size, signals, population, generator)
+
+    def ensemble(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
+        """Mean or CVaR by each member: [...,B,O] and [...,B,K,D] to [...,S,E,B,K]."""
+        z = net(obs, actions)
+        if self.cost_level == 1.0:
+            return z.mean(-1)
+        tail: Tensor = net.tail  # type: ignore[assignment]
+        costs = z[..., 1:, :, :, :, :].sort(-1).values @ tail
+        return torch.cat([z[..., :1, :, :, :, :].mean(-1), costs], dim=-4)
+
+    def evaluate(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
+        """Aggregated Q-values: [...,B,O] and [...,B,K,D] to [...,S,B,K]."""
+        return self._aggregated(self.ensemble(net, obs, actions))
+
+    def bootstrap(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
+        """Samples [...,A,S,B] of the return at the next state: A = K·N, the quantiles of every action."""
+        return self._aggregated(net(obs, actions).flatten(-2)).movedim(-1, -3)
+
+    def loss(self, net: nn.Module, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The quantile Huber loss against ``target`` [...,A,S,B] (or [...,S,B]), summed over S and E, and the |error of
+        the mean| [...,B]."""
+        z = net(batch.obs, batch.action.unsqueeze(-2)).squeeze(-2)
+        if target.ndim == z.ndim - 2:
+            target = target.unsqueeze(-3)
+        samples = target.movedim(-3, -1).unsqueeze(-3)
+        levels: Tensor = net.levels  # type: ignore[assignment]
+        losses = quantile_huber(z, samples, levels, self.huber)
+        loss = (losses * batch.weight.unsqueeze(-2).unsqueeze(-2)).mean(-1).sum()
+        return loss, (z.detach().mean(-1) - samples.mean(-1)).abs().mean((-3, -2))
+
+    def _aggregated(self, values: Tensor) -> Tensor:
+        """[...,S,E,B,K] to [...,S,B,K]."""
+        reward = self._reward(values[..., 0, :, :, :]).unsqueeze(-3)
+        if values.shape[-4] == 1:
+            return reward
+        return torch.cat([reward, self._cost(values[..., 1:, :, :, :])], dim=-3)
+
+
+class QuantileNet(EnsembleNet):
+    """N quantiles of every signal and member [...,S,E,B,K,N], their ``levels`` and the weights of the ``tail``."""
+
+    def __init__(
+        self,
+        config: QuantileCritic,
+        obs_size: int,
+        action_size: int,
+        signals: int,
+        population: int,
+        generator: torch.Generator | None,
+    ):
+        super().__init__(
+            obs_size,
+            action_size,
+            signals,
+            config.members,
+            config.quantiles,
+            population,
+            hidden=config.hidden,
+            activation=config.activation,
+            layer_norm=config.layer_norm,
+            clip=config.clip_actions,
+            generator=generator,
+        )
+        edges = torch.arange(config.quantiles + 1) / config.quantiles
+        self.register_buffer("levels", 0.5 * (edges[1:] + edges[:-1]), persistent=False)
+        self.register_buffer("tail", tail_weights(config.quantiles, config.cost_level), persistent=False)
+
+
+def tail_weights(quantiles: int, level: float) -> Tensor:
+    """Weights [N] that make CVaR of the ascending quantiles: each stands for 1/N of the mass, and its part in the upper
+    ``level`` counts."""
+    edges = torch.arange(quantiles + 1, dtype=torch.float64) / quantiles
+    inside = (edges[1:] - edges[:-1].clamp(min=1.0 - level)).clamp(min=0.0)
+    return (inside / inside.sum()).float()
+
+
+def quantile_huber(z: Tensor, samples: Tensor, levels: Tensor, threshold: float) -> Tensor:
+    """``Σ_i mean_j |τ_i − 1{u_ij<0}| H(u_ij)/κ`` [...] of ``z`` [...,N], ``samples`` [...,A] and ``levels`` τ [N]."""
+    errors = samples.unsqueeze(-2) - z.unsqueeze(-1)
+    slope = (levels.unsqueeze(-1) - (errors.detach() < 0).to(z.dtype)).abs()
+    huber = nn.functional.huber_loss(errors, torch.zeros_like(errors), reduction="none", delta=threshold)
+    return (slope * huber).mean(-1).sum(-1) / threshold

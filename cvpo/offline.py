@@ -1,0 +1,72 @@
+"""Starting from a data set: its transitions into the agent's replay, as if they had been observed."""
+
+from __future__ import annotations
+
+import attrs
+import numpy as np
+import torch
+
+from cvpo.agent import CVPO
+from cvpo.buffers.dsrl import Dataset
+from cvpo.envs.spaces import ActionDoor
+from cvpo.errors import ConfigError
+from cvpo.types import Transition
+
+
+def fill(agent: CVPO, data: Dataset) -> int:
+    """Put ``data`` into the replay and the E-step's states of ``agent``; how many transitions went in.
+
+    With N environments the data are cut into N pieces that run side by side, up to N − 1 transitions at the end are
+    left out, and every piece ends as a truncation. Actions become the policy's own. The agent's steps and its measured
+    costs stay as they are: those are of its own policy. Raises ConfigError where sizes or the number of costs differ.
+    """
+    envs = agent.num_envs
+    steps = len(data) // envs
+    _check(agent, data, steps)
+    kept = steps * envs
+
+    def side_by_side(values: np.ndarray) -> torch.Tensor:
+        """[n,...] to [T,N,...] on the agent's device."""
+        pieces = torch.from_numpy(np.ascontiguousarray(values[:kept])).to(agent.device)
+        return pieces.unflatten(0, (envs, steps)).movedim(0, 1).contiguous()
+
+    truncated = side_by_side(data.truncated).clone()
+    truncated[-1] = True
+    transitions = Transition(
+        obs=side_by_side(data.obs),
+        action=side_by_side(own_actions(agent.door, data.actions)),
+        signals=side_by_side(data.signals.T).mT,
+        next_obs=side_by_side(data.next_obs),
+        terminated=side_by_side(data.terminated),
+        truncated=truncated,
+    )
+    if hasattr(agent.store, "extend"):
+        agent.store.extend(transitions)
+    else:
+        for parts in zip(*attrs.astuple(transitions, recurse=False), strict=True):
+            agent.store.add(Transition(*parts))
+    for obs in transitions.obs:
+        agent.source.add(obs)
+    if agent.normaliser is not None:
+        agent.normaliser.update(transitions.obs.flatten(0, 1))
+    return kept
+
+
+def own_actions(door: ActionDoor, actions: np.ndarray) -> np.ndarray:
+    """The policy's own actions [n,D] for those of the environment: the inverse of :meth:`ActionDoor.to_env`."""
+    if door.discrete:
+        return np.eye(door.size, dtype=np.float32)[actions.astype(np.int64).reshape(-1) - door.start]
+    return ((actions - door.low) / door.half - 1.0).astype(np.float32)
+
+
+def _check(agent: CVPO, data: Dataset, steps: int) -> None:
+    pairs = (
+        ("observation size", agent.spec.obs_size, data.obs.shape[1]),
+        ("action size", 1 if agent.door.discrete else agent.spec.action_size, data.actions.shape[1]),
+        ("costs (one limit for each)", agent.spec.signals - 1, len(data.signals) - 1),
+    )
+    for what, ours, theirs in pairs:
+        if ours != theirs:
+            raise ConfigError(f"the agent was made for {ours} {what}, the data set has {theirs}")
+    if steps < 1:
+        raise ConfigError(f"the data set has {len(data)} transitions; allowed: one for each of {agent.num_envs} envs")

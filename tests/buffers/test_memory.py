@@ -1,0 +1,54 @@
+"""Memory is stated in bytes before anything is allocated, and what does not fit is an error that says so."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cvpo import buffers
+from cvpo.buffers import memory
+from cvpo.buffers.ring import Ring
+from cvpo.errors import ConfigError
+from tests.buffers.test_buffers import CPU, spec, stream
+
+
+def test_the_bytes_of_a_ring_are_those_of_its_tensors() -> None:
+    ring = buffers.registry.create("uniform", capacity=100).build(spec(), 3, CPU, torch.Generator()).ring
+    assert ring.nbytes == sum(tensor.nbytes for tensor in ring.data.values())
+    assert memory.bytes_of({"a": ((2, 3), torch.float64), "b": ((), torch.bool)}) == 49
+
+
+def test_what_does_not_fit_is_refused_before_it_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda device: 2**20)
+    monkeypatch.setattr(torch, "full", lambda *args, **kwargs: pytest.fail("allocated all the same"))
+    message = r"a buffer of 50000 transitions takes 2000000 bytes \(2 MiB\) on cpu; 1 MiB are available; choose"
+    with pytest.raises(ConfigError, match=message):
+        Ring(50_000, 2, {"obs": ((10,), torch.float32)}, CPU)
+
+
+def test_the_system_says_what_is_free() -> None:
+    free = memory.available(CPU)
+    assert free is None or 2**20 < free < 2**50
+    assert memory._number(memory.Path("/no/such/file")) is None
+
+
+@pytest.mark.parametrize("name", buffers.registry.names())
+@pytest.mark.parametrize("steps", [10, 20, 35])
+def test_extend_is_adding_one_by_one(name: str, steps: int) -> None:
+    """Twenty rows, of which seven are written already: with room, full to the brim, and round the end."""
+    stores = [
+        buffers.registry.create(name, capacity=60).build(spec(), 3, CPU, torch.Generator().manual_seed(0))
+        for _ in range(2)
+    ]
+    transitions = stream(7 + steps, 3)
+    for store in stores:
+        for transition in transitions[:7]:
+            store.add(transition)
+    for transition in transitions[7:]:
+        stores[0].add(transition)
+    names = ("obs", "action", "signals", "next_obs", "terminated", "truncated")
+    stacked = {name: torch.stack([getattr(transition, name) for transition in transitions[7:]]) for name in names}
+    stores[1].extend(type(transitions[0])(**stacked))
+    one, many = (store.sample(500) for store in stores)
+    for field in ("obs", "signals", "next_obs", "terminated", "discount", "weight", "index"):
+        assert torch.equal(getattr(one, field), getattr(many, field))

@@ -1,0 +1,134 @@
+"""The sum tree against direct sums, and prioritised draws against their probabilities."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+import torch
+
+from cvpo import buffers
+from cvpo.buffers.sumtree import FANOUT, ROOT, SumTree
+from tests.buffers.test_buffers import CPU, spec, stream
+from tests.fakes import line_agent
+
+SIZES = [1, 5, ROOT, ROOT + 1, 3 * ROOT * FANOUT + 7]
+
+
+def random_tree(leaves: int, seed: int = 0) -> tuple[SumTree, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.rand(leaves, generator=generator, dtype=torch.float64)
+    values[torch.rand(leaves, generator=generator) < 0.3] = 0.0
+    values[-1] = 2.0
+    tree = SumTree(leaves, CPU)
+    tree.write(torch.arange(leaves), values)
+    return tree, values
+
+
+@pytest.mark.parametrize("leaves", SIZES)
+def test_draws_are_those_of_the_cumulative_sum(leaves: int) -> None:
+    tree, values = random_tree(leaves)
+    torch.testing.assert_close(tree.total, values.sum())
+    uniform = torch.rand(500, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = torch.searchsorted(values.cumsum(0), uniform * values.sum(), right=True)
+    # Sums in another order round otherwise: a draw on an edge may fall to the neighbour, hardly ever.
+    assert (tree.draw(uniform) == expected).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("leaves", SIZES)
+def test_a_leaf_of_priority_zero_is_never_drawn(leaves: int) -> None:
+    tree, values = random_tree(leaves)
+    ends = torch.tensor([0.0, 1.0 - 1e-15], dtype=torch.float64)
+    edges = torch.cat([ends, (values.cumsum(0) / values.sum())[:-1][-2000:]])
+    assert (values[tree.draw(edges.clamp(max=1.0 - 1e-15))] > 0).all()
+    one = SumTree(leaves, CPU)
+    one.write(torch.tensor([leaves // 2]), torch.tensor([1e-300], dtype=torch.float64))
+    assert one.draw(torch.tensor([0.0, 0.5, 1.0 - 1e-15], dtype=torch.float64)).tolist() == [leaves // 2] * 3
+
+
+def test_ranges_and_single_writes_make_the_same_tree() -> None:
+    size = 3 * ROOT * FANOUT + 7
+    ranges, singles = SumTree(size, CPU), SumTree(size, CPU)
+    for first, count, value in ((0, 1024, 0.7), (1000, 77, 0.1), (size - 500, 500, 3.0)):
+        ranges.write_range(first, count, torch.tensor(value))
+        singles.write(torch.arange(first, first + count), torch.full((count,), value, dtype=torch.float64))
+    for a, b in zip(ranges.levels, singles.levels, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def filled(**options):
+    store = buffers.registry.create("prioritized", capacity=90, **options).build(
+        spec(), 3, CPU, torch.Generator().manual_seed(0)
+    )
+    for transition in stream(40, 3):
+        store.add(transition)
+    return store
+
+
+def test_frequencies_and_weights_are_those_of_the_priorities() -> None:
+    store = filled(alpha=0.5, beta=0.7, floor=0.01)
+    index = torch.arange(90)
+    td = torch.linspace(0.0, 4.0, 90)
+    store.reprioritise(index, td)
+    priority = (td.double() + 0.01).sqrt()
+    batch = store.sample(90_000)
+    counts = torch.bincount(batch.index, minlength=90).double()
+    # Strata make counts less random than independent draws would.
+    torch.testing.assert_close(counts, 90_000 * priority / priority.sum(), rtol=0.0, atol=2.0)
+    expected = (priority[batch.index] / priority.min()) ** -0.7
+    torch.testing.assert_close(batch.weight, expected.float())
+    assert batch.weight.max() == 1.0
+
+
+def test_with_full_correction_a_weighted_mean_is_the_mean_of_the_store() -> None:
+    store = filled()
+    store.reprioritise(torch.arange(90), torch.linspace(0.0, 9.0, 90) ** 2)
+    batch = store.sample(60_000)
+    weighted = (batch.weight * batch.signals[0]).sum() / batch.weight.sum()
+    everything = store.ring.data["signals"][..., 0].mean()
+    unweighted = batch.signals[0].mean()
+    assert weighted.item() == pytest.approx(everything.item(), rel=2e-3)
+    assert abs(unweighted - everything) > 20 * abs(weighted - everything)
+
+
+def test_a_new_transition_has_the_largest_priority_and_an_old_one_leaves_with_its_row() -> None:
+    store = filled()
+    store.reprioritise(torch.arange(90), torch.full((90,), 0.1))
+    store.reprioritise(torch.tensor([5]), torch.tensor([8.0]))
+    head = store.ring.head * 3
+    store.add(stream(1, 3)[0])
+    leaves = store.tree.levels[0]
+    torch.testing.assert_close(leaves[head : head + 3], leaves[5].expand(3))
+    torch.testing.assert_close(store.tree.total, leaves.sum())
+
+
+def test_a_restored_tree_is_equal_bit_for_bit() -> None:
+    store = filled()
+    for _ in range(5):
+        batch = store.sample(16)
+        store.reprioritise(batch.index, torch.rand(16))
+    other = filled()
+    other.load_state_dict(store.state_dict())
+    for ours, theirs in zip(store.tree.levels, other.tree.levels, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_weights_reach_the_critics_loss_and_nothing_else() -> None:
+    """Two agents in the same state, a batch that differs in its weights alone: other critics, the same policy."""
+    updated = []
+    for weighted in (False, True):
+        agent, env = line_agent(1, buffer={"name": "prioritized", "capacity": 500})
+        agent.learn(60, warmup_steps=50)
+        sample = agent.store.sample
+
+        def weighing(size: int, sample=sample, weighted=weighted):
+            batch = sample(size)
+            factor = torch.linspace(0.1, 1.0, size) if weighted else 1.0
+            return attrs.evolve(batch, weight=batch.weight * factor)
+
+        agent.store.sample = weighing
+        agent.update()
+        updated.append(agent)
+    plain, weighted = (agent.learner.state_dict() for agent in updated)
+    for name in plain["policy"]:
+        assert torch.equal(plain["policy"][name], weighted["policy"][name])
+    assert any(not torch.equal(plain["critic"][name], weighted["critic"][name]) for name in plain["critic"])
