@@ -44,22 +44,24 @@ class NStepStore(UniformStore):
 
     def at(self, age: Tensor, env: Tensor) -> Batch:
         """The windows that start at these ages [B] and environments [B], weights 1."""
-        data = self.ring.data
+        ring = self.ring
         ages = age.unsqueeze(-1) - self.offsets
-        rows, envs = self.ring.row(ages.clamp_min(0)), env.unsqueeze(-1)
-        done = data["done"][rows, envs]
+        index = ring.row(ages.clamp_min(0)) * ring.num_envs + env.unsqueeze(-1)
+        # Everything is read once: the windows whole, with rows of one transition each.
+        data = {name: value.unflatten(0, index.shape) for name, value in ring.rows_at(index.flatten()).items()}
+        done = data["done"]
         # Step i is in the window when it is stored and no earlier step of the window ended the episode.
         inside = (ages >= 0) & ((done.cumsum(-1) - done.long()) == 0)
-        last = inside.sum(-1, keepdim=True) - 1
+        last = inside.sum(-1) - 1
         weights = (inside * self.powers).unsqueeze(-1)
-        final = rows.gather(-1, last).squeeze(-1)
+        final = torch.arange(len(age), device=age.device), last
         return Batch(
-            obs=data["obs"][rows[:, 0], env],
-            action=data["action"][rows[:, 0], env],
-            signals=(data["signals"][rows, envs] * weights).sum(-2).T,
-            next_obs=data["next_obs"][final, env],
-            terminated=data["terminated"][final, env],
-            discount=self.powers[last.squeeze(-1)] * self.gamma,
+            obs=data["obs"][:, 0],
+            action=data["action"][:, 0],
+            signals=(data["signals"] * weights).sum(-2).T,
+            next_obs=data["next_obs"][final],
+            terminated=data["terminated"][final],
+            discount=self.powers[last] * self.gamma,
             weight=data["signals"].new_ones(len(age)),
-            index=rows[:, 0] * self.ring.num_envs + env,
+            index=index[:, 0],
         )

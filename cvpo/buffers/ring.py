@@ -12,7 +12,10 @@ from cvpo.errors import CheckpointError, ConfigError
 
 
 class Ring:
-    """Tensors [T,N,...] by name, the oldest step overwritten first.
+    """Tensors ``data`` [T,N,...] by name, the oldest step overwritten first.
+
+    Fields of one type lie side by side in memory, one transition after the other, so that :meth:`rows_at` reads a
+    transition in one piece; ``data`` are views of that. Transition ``row·N + column`` has that ``index``.
 
     ``capacity`` counts transitions and is divided among ``num_envs`` columns. ``nbytes`` is what they take. Unwritten
     floating-point rows are NaN, so that a read of them is loud. Raises ConfigError, with the bytes that are needed and
@@ -30,15 +33,26 @@ class Ring:
         transitions, each = self.rows * num_envs, bytes_of(fields)
         self.nbytes = transitions * each
         require(transitions, each, device)
+        # Where each field lies: its type, and its columns among those of that type.
+        self._columns: dict[str, tuple[torch.dtype, slice, tuple[int, ...]]] = {}
+        widths: dict[torch.dtype, int] = {}
+        for name, (shape, dtype) in fields.items():
+            start = widths.get(dtype, 0)
+            widths[dtype] = start + torch.Size(shape).numel()
+            self._columns[name] = dtype, slice(start, widths[dtype]), tuple(shape)
         try:
-            self.data = {
-                name: torch.full((self.rows, num_envs, *shape), _blank(dtype), dtype=dtype, device=device)
-                for name, (shape, dtype) in fields.items()
+            self._packs = {
+                dtype: torch.full((transitions, width), _blank(dtype), dtype=dtype, device=device)
+                for dtype, width in widths.items()
             }
         except RuntimeError as error:
             raise ConfigError(
                 f"{stated(transitions, each, device)}, which cannot be allocated; choose a smaller capacity"
             ) from error
+        self.data = {
+            name: self._field(name, self._packs[dtype].view(self.rows, num_envs, -1))
+            for name, (dtype, _, _) in self._columns.items()
+        }
 
     def __len__(self) -> int:
         return self.filled * self.num_envs
@@ -60,6 +74,19 @@ class Ring:
         self.head = (self.head + steps) % self.rows
         self.filled = min(self.filled + steps, self.rows)
         return at
+
+    def rows_at(self, index: Tensor) -> dict[str, Tensor]:
+        """Every field [B,...] of the transitions ``index`` [B]."""
+        read = {dtype: pack.index_select(0, index) for dtype, pack in self._packs.items()}
+        return {name: self._field(name, read[dtype]) for name, (dtype, _, _) in self._columns.items()}
+
+    def _field(self, name: str, packed: Tensor) -> Tensor:
+        """The columns of one field, [...,W] to [...,*shape]."""
+        _, columns, shape = self._columns[name]
+        if not shape:
+            return packed[..., columns.start]
+        part = packed[..., columns]
+        return part if len(shape) == 1 else part.unflatten(-1, shape)
 
     def ages(self, size: int, generator: torch.Generator, newest: int | None = None) -> tuple[Tensor, Tensor]:
         """Uniform draws: age [size] (0 is the newest row) and environment [size], among the ``newest`` rows."""

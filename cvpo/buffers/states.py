@@ -85,7 +85,7 @@ class RecentSource:
 
     def select(self, batch: Batch, size: int) -> Tensor:
         age, env = self.ring.ages(size, self.generator)
-        return self.ring.data["obs"][self.ring.row(age), env]
+        return self.ring.rows_at(self.ring.row(age) * self.ring.num_envs + env)["obs"]
 
     def state_dict(self) -> dict[str, Any]:
         return self.ring.state_dict()

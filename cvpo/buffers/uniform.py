@@ -53,18 +53,18 @@ class UniformStore:
 
     def at(self, age: Tensor, env: Tensor) -> Batch:
         """The transitions of these ages [B] and environments [B], weights 1."""
-        row = self.ring.row(age)
-        data = self.ring.data
-        size = len(row)
+        index = self.ring.row(age) * self.ring.num_envs + env
+        data = self.ring.rows_at(index)
+        size = len(index)
         return Batch(
-            obs=data["obs"][row, env],
-            action=data["action"][row, env],
-            signals=data["signals"][row, env].T,
-            next_obs=data["next_obs"][row, env],
-            terminated=data["terminated"][row, env],
+            obs=data["obs"],
+            action=data["action"],
+            signals=data["signals"].T,
+            next_obs=data["next_obs"],
+            terminated=data["terminated"],
             discount=data["signals"].new_full((size,), self.gamma),
             weight=data["signals"].new_ones(size),
-            index=row * self.ring.num_envs + env,
+            index=index,
         )
 
     def reprioritise(self, index: Tensor, td: Tensor) -> None:
