@@ -70,25 +70,35 @@ def _project_categorical(
         shares = (shares.unsqueeze(-1) * actions.double()).sum(-2)
     p0 = log_p0.exp()
     possible = p0 > 0
-    safe = torch.where(possible, p0, 1.0)
-    curvature = torch.where(possible, (shares - p0).square() / safe, 0.0).sum(-1)
-    t = largest_step(partial(categorical_curve, p0, shares), curvature, bound, average).unsqueeze(-1)
+    curvature = torch.where(possible, (shares - p0).square() / torch.where(possible, p0, 1.0), 0.0).sum(-1)
+    log_p0 = torch.where(possible, log_p0, 0.0)
+    t = largest_step(partial(categorical_curve, p0, log_p0, shares), curvature, bound, average).unsqueeze(-1)
     # Where π₀ is 0 the mixture is t w, whose logarithm needs w > 0.
     seen = shares > 0
     fresh = torch.where(seen, (t * torch.where(seen, shares, 1.0)).log(), -torch.inf)
-    log_p0 = torch.where(possible, log_p0, 0.0)
-    return Categorical(torch.where(possible, log_p0 + torch.log1p(t * (shares - p0) / safe), fresh).to(dtype))
+    return Categorical(torch.where(possible, log_p0 + log_growth(p0, log_p0, shares, t), fresh).to(dtype))
 
 
-def categorical_curve(p0: Tensor, shares: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+def categorical_curve(p0: Tensor, log_p0: Tensor, shares: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """KL(t) = Σ_k π₀ φ(log π_t/π₀) with π_t = π₀ + t(w − π₀) [...,B], and dKL/dt = t Σ_k (w − π₀)²/π_t."""
     t = t.unsqueeze(-1)
-    change = shares - p0
     p = (1.0 - t) * p0 + t * shares
-    positive = p0 > 0
-    kl = probability_kl(p0, p, torch.log1p(t * change / torch.where(positive, p0, 1.0)))
-    slope = (t * change.square() / torch.where(p > 0, p, 1.0)).sum(-1)
+    kl = probability_kl(p0, p, log_growth(p0, log_p0, shares, t))
+    slope = (t * (shares - p0).square() / torch.where(p > 0, p, 1.0)).sum(-1)
     return kl, slope
+
+
+def log_growth(p0: Tensor, log_p0: Tensor, shares: Tensor, t: Tensor) -> Tensor:
+    """log π_t/π₀ [...,B,n] where π₀ > 0, else 0; ``t`` [...,B|1,1].
+
+    log1p(t(w − π₀)/π₀) is exact near π₀; where w is most of the mixture, its quotient may overflow and the plain
+    difference of logarithms, at least log 2, does not cancel.
+    """
+    far = (p0 > 0) & (t * shares > 2.0 * p0)
+    near = (p0 > 0) & ~far
+    small = torch.log1p(torch.where(near, t * (shares - p0), 0.0) / torch.where(near, p0, 1.0))
+    mixed = torch.where(far, (1.0 - t) * p0 + t * shares, 1.0)
+    return torch.where(far, mixed.log() - log_p0, small)
 
 
 _PROJECT: dict[str, Callable[..., Any]] = {"gaussian": _project_gaussian, "categorical": _project_categorical}

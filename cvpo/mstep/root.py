@@ -37,8 +37,10 @@ def largest_step(curve: Curve, curvature: Tensor, bound: float, average: str) ->
     if not torch.is_grad_enabled():
         return t
     kl, slope = (pool(value, average) for value in curve(t))
-    step = (kl.detach() - kl) / torch.where(active, slope.detach(), 1.0)
-    return t + torch.where(active, step, 0.0)
+    # Where KL has underflowed the path is flat: t does not depend on it.
+    steep = active & (slope.detach() > 0.0)
+    step = (kl.detach() - kl) / torch.where(steep, slope.detach(), 1.0)
+    return t + torch.where(steep, step, 0.0)
 
 
 def _search(curve: Curve, curvature: Tensor, bound: float, average: str) -> tuple[Tensor, Tensor]:

@@ -110,3 +110,19 @@ def test_categorical_gradients_are_those_of_finite_differences() -> None:
             return projection.project(Categorical(x), None, w).log_probs
 
         assert torch.autograd.gradcheck(outputs, (logits, weights))
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("low", [-300.0, -380.0, -700.0, -744.0, -1000.0])
+@pytest.mark.parametrize("weights", [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
+def test_categories_as_good_as_impossible(weights: list[float], low: float, grad: bool) -> None:
+    old = Categorical(torch.tensor([[0.0, low]], dtype=DOUBLE, requires_grad=grad))
+    projection = Full(kl=0.05)
+    new = projection.project(old, None, torch.tensor([weights], dtype=DOUBLE))
+    logits = new.logits.detach()
+    assert not logits.isnan().any() and (logits < torch.inf).all()
+    torch.testing.assert_close(logits.exp().sum(-1), torch.ones(1, dtype=DOUBLE), rtol=1e-12, atol=0.0)
+    kl = projection.kl(old.detach(), new.detach())["joint"]
+    # Weight on what π₀ all but rules out: the bound is met with equality, 1 − π = 1 − exp(−ε).
+    expected = 0.0 if weights == [1.0, 0.0] else 0.05
+    torch.testing.assert_close(kl, torch.full_like(kl, expected), rtol=1e-6, atol=1e-12)
