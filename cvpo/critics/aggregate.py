@@ -58,3 +58,11 @@ def resolve(spec: str | Aggregate) -> Aggregate:
 def check_aggregation(instance: Any, attribute: attrs.Attribute[Any], value: str | Aggregate) -> None:
     """Validator for what :func:`resolve` takes."""
     resolve(value)
+
+
+def by_signal(values: Tensor, reward: Aggregate, cost: Aggregate) -> Tensor:
+    """``reward`` over the members of the first signal, ``cost`` over the others': [...,S,E,B,K] to [...,S,B,K]."""
+    first = reward(values[..., 0, :, :, :]).unsqueeze(-3)
+    if values.shape[-4] == 1:
+        return first
+    return torch.cat([first, cost(values[..., 1:, :, :, :])], dim=-3)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cvpo.critics.aggregate import Aggregate, check_aggregation, resolve
+from cvpo.critics.aggregate import Aggregate, by_signal, check_aggregation, resolve
 from cvpo.critics.network import EnsembleNet
 from cvpo.networks import ACTIVATIONS
 from cvpo.types import Batch
@@ -75,12 +75,7 @@ class MLPCritic:
 
     def evaluate(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
         """Aggregated Q-values: [...,B,O] and [...,B,K,D] to [...,S,B,K]."""
-        values = self.ensemble(net, obs, actions)
-        reward = self._reward(values[..., 0, :, :, :])
-        if values.shape[-4] == 1:
-            return reward.unsqueeze(-3)
-        cost = self._cost(values[..., 1:, :, :, :])
-        return torch.cat([reward.unsqueeze(-3), cost], dim=-3)
+        return by_signal(self.ensemble(net, obs, actions), self._reward, self._cost)
 
     def loss(self, net: nn.Module, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
         """``Σ_s Σ_e mean_b weight_b ℓ(Q_se − target_s)`` and ``mean_{s,e} |Q_se − target_s|`` [...,B]."""
@@ -89,4 +84,3 @@ class MLPCritic:
         errors = self._elementwise(values, target, reduction="none")
         loss = (errors * batch.weight.unsqueeze(-2).unsqueeze(-2)).mean(-1).sum()
         return loss, (values.detach() - target).abs().mean((-3, -2))
-

@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from cvpo.critics.aggregate import Aggregate, check_aggregation, resolve
+from cvpo.critics.aggregate import Aggregate, by_signal, check_aggregation, resolve
 from cvpo.critics.network import EnsembleNet
 from cvpo.networks import ACTIVATIONS
 from cvpo.types import Batch
@@ -75,11 +75,11 @@ class QuantileCritic:
 
     def evaluate(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
         """Aggregated Q-values: [...,B,O] and [...,B,K,D] to [...,S,B,K]."""
-        return self._aggregated(self.ensemble(net, obs, actions))
+        return by_signal(self.ensemble(net, obs, actions), self._reward, self._cost)
 
     def bootstrap(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
         """Samples [...,A,S,B] of the return at the next state: A = K·N, the quantiles of every action."""
-        return self._aggregated(net(obs, actions).flatten(-2)).movedim(-1, -3)
+        return by_signal(net(obs, actions).flatten(-2), self._reward, self._cost).movedim(-1, -3)
 
     def loss(self, net: nn.Module, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
         """The quantile Huber loss against ``target`` [...,A,S,B] (or [...,S,B]), summed over S and E, and the |error of
@@ -92,13 +92,6 @@ class QuantileCritic:
         losses = quantile_huber(z, samples, levels, self.huber)
         loss = (losses * batch.weight.unsqueeze(-2).unsqueeze(-2)).mean(-1).sum()
         return loss, (z.detach().mean(-1) - samples.mean(-1)).abs().mean((-3, -2))
-
-    def _aggregated(self, values: Tensor) -> Tensor:
-        """[...,S,E,B,K] to [...,S,B,K]."""
-        reward = self._reward(values[..., 0, :, :, :]).unsqueeze(-3)
-        if values.shape[-4] == 1:
-            return reward
-        return torch.cat([reward, self._cost(values[..., 1:, :, :, :])], dim=-3)
 
 
 class QuantileNet(EnsembleNet):

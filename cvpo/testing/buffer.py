@@ -8,10 +8,11 @@ from typing import Any
 
 import attrs
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from cvpo.testing.drawing import fixed
 from cvpo.testing.transitions import Stream, transitions
 from cvpo.types import Batch
 
@@ -34,14 +35,7 @@ def check_buffer(buffer: Any, *, examples: int = 40) -> None:
 
 def buffer_checks(buffer: Any, *, examples: int = 40) -> Iterator[tuple[str, Callable[[], None]]]:
     """The parts of :func:`check_buffer`: what each is about, and a call that raises AssertionError."""
-    fixed = settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-        print_blob=False,
-    )
+    drawn = fixed(examples)
     parts: list[tuple[str, Property]] = [
         ("samples are windows of what was added, within one episode", check_windows),
         ("every stored step can be drawn, and no other", check_reach),
@@ -51,7 +45,7 @@ def buffer_checks(buffer: Any, *, examples: int = 40) -> Iterator[tuple[str, Cal
         ("a restored store goes on bit for bit", check_state),
     ]
     for name, holds in parts:
-        yield name, fixed(given(transitions(), st.sampled_from([1.0, 0.4, 1.5]))(_run(buffer, holds)))
+        yield name, drawn(given(transitions(), st.sampled_from([1.0, 0.4, 1.5]))(_run(buffer, holds)))
 
 
 def _run(buffer: Any, holds: Property) -> Callable[[Stream, float], None]:

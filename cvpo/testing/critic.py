@@ -9,11 +9,12 @@ from typing import Any
 
 import attrs
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from cvpo.critics.targets import bootstrap_of, td_targets
+from cvpo.testing.drawing import fixed
 from cvpo.types import Batch
 
 OBS, ACT = 3, 2
@@ -40,14 +41,7 @@ def critic_checks(
     critic: Any, *, signals: int | None = None, examples: int = 15, accuracy: float = 0.05
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """The parts of :func:`check_critic`: what each is about, and a call that raises AssertionError."""
-    fixed = settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-        print_blob=False,
-    )
+    drawn = fixed(examples)
     counts = st.integers(1, 3) if signals is None else st.just(signals)
     cases = st.tuples(counts, st.integers(1, 5), st.integers(1, 4), st.integers(0, 2**31 - 1))
     parts: list[tuple[str, Callable[[Any, Case], None]]] = [
@@ -58,7 +52,7 @@ def critic_checks(
         ("the loss is linear in the importance weights and reaches every parameter", check_loss),
     ]
     for name, holds in parts:
-        yield name, fixed(given(cases)(_run(critic, holds)))
+        yield name, drawn(given(cases)(_run(critic, holds)))
     yield (
         "policy evaluation ends at the Q-values, and termination ends the return",
         partial(check_evaluation, critic, signals or 3, accuracy),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, event, given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from cvpo.estep import DualProblem
 from cvpo.testing import estep_equivalence as equivalence
 from cvpo.testing import estep_properties as properties
+from cvpo.testing.drawing import fixed
 from cvpo.testing.problems import dual_problems, edge_cases
 
 Property = Callable[[Any, DualProblem], None]
@@ -30,15 +31,7 @@ def check_estep_solver(solver: Any, *, examples: int | None = None) -> None:
 
 def estep_checks(solver: Any, *, examples: int | None = None) -> Iterator[tuple[str, Callable[[], None]]]:
     """The parts of :func:`check_estep_solver`: what each is about, and a call that raises AssertionError."""
-    fixed = settings(
-        max_examples=examples or settings().max_examples,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate, Phase.shrink],
-        print_blob=False,
-    )
+    drawn = fixed(examples or settings().max_examples)
     anything, ordinary, single = dual_problems(), dual_problems(ordinary=True), dual_problems(stacks=False)
     parts: list[tuple[str, st.SearchStrategy[DualProblem], Property]] = [
         ("solutions have the shapes, dtypes and finite weights of the contract", anything, properties.check_form),
@@ -54,7 +47,7 @@ def estep_checks(solver: Any, *, examples: int | None = None) -> Iterator[tuple[
         ("a warm start changes nothing but the time", anything, equivalence.check_warm),
     ]
     for name, problems, holds in parts:
-        yield name, fixed(given(problems)(_run(solver, holds)))
+        yield name, drawn(given(problems)(_run(solver, holds)))
 
 
 def _run(solver: Any, holds: Property) -> Callable[[DualProblem], None]:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from cvpo.distributions import Categorical, Gaussian
 from cvpo.mstep.protocol import Projection
+from cvpo.testing.drawing import fixed
 from cvpo.testing.gaussians import ProjectionProblem, categoricals, gaussians, projection_problems
 from cvpo.testing.projection_measures import size
 from cvpo.testing.projection_properties import check_projection_kl, check_projection_problem
@@ -40,14 +41,7 @@ def projection_checks(
     projection: Projection, *, examples: int = 60, kinds: Iterable[str] | None = None
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """The parts of :func:`check_projection`: what each is about, and a call that raises AssertionError."""
-    fixed = settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-        print_blob=False,
-    )
+    drawn = fixed(examples)
 
     def measure(pair: Pair) -> None:
         check_projection_kl(projection, *pair)
@@ -58,8 +52,8 @@ def projection_checks(
     if kinds is None:
         kinds = getattr(projection, "kinds", ("gaussian", "categorical"))
     for kind in kinds:
-        yield f"KL terms of {kind} policies", fixed(given(_pairs(kind))(measure))
-        yield f"projections of {kind} policies", fixed(given(_problems(kind))(project))
+        yield f"KL terms of {kind} policies", drawn(given(_pairs(kind))(measure))
+        yield f"projections of {kind} policies", drawn(given(_problems(kind))(project))
 
 
 @st.composite
