@@ -2,6 +2,7 @@
 # make train    set-up, then training: TASK, STEPS, SEED, and any further option of `cvpo train` in ARGS
 # make test     set-up, then the tests: ARGS reaches pytest
 # make lint     ruff and mypy
+# make bench-peers  .venv-peers: the peer that `python -m benchmarks.updates` times beside this library
 # Every target may be repeated: a finished set-up is not done again, one that was interrupted starts afresh.
 
 VENV   ?= .venv
@@ -10,10 +11,12 @@ TASK   ?= SafetyHopperVelocity-v1
 STEPS  ?=
 SEED   ?=
 ARGS   ?=
+PEERS  ?= .venv-peers
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.complete
 PIP   := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PEERS_PIP := $(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-peers.txt
 
 # Safety-Gymnasium pins packages that no longer install, so it and its sibling come without dependencies, and what they
 # import comes beside them. The lines are those of cvpo/envs/packages.py; a test compares them.
@@ -22,10 +25,10 @@ SAFETY_NODEPS := safety-gymnasium==1.0.0 gymnasium-robotics==1.2.2
 BULLET_NODEPS := bullet-safety-gym==1.4.0 pybullet==3.2.7
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bullet train test lint clean
+.PHONY: help setup setup-bullet train test lint bench-peers clean
 
 help:
-	@sed -n '1,5s/^# //p' $(firstword $(MAKEFILE_LIST))
+	@sed -n '/^#/!q; s/^# //p' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP)
 
@@ -56,5 +59,15 @@ test: $(STAMP)
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/mypy
 
+bench-peers: $(PEERS)/.complete
+
+# An environment of its own: the peer needs older packages than the library does; constraints-peers.txt says why.
+$(PEERS)/.complete: constraints-peers.txt
+	@echo 'set-up: $(PEERS) (a few minutes; later calls skip this)'
+	@rm -rf $(PEERS) && $(PYTHON) -m venv $(PEERS)
+	@$(PEERS_PIP) setuptools wheel
+	@$(PEERS_PIP) --no-build-isolation fast-safe-rl torch
+	@touch $(PEERS)/.complete
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(PEERS)
