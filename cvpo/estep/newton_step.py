@@ -90,18 +90,18 @@ def projected_newton(lanes: Lanes, frame: Frame, point: Point, damping: Number, 
     pinned, move = fixed, tuple(0.0 * at for at in x)
     for cut in range(3):
         move = lanes.solve(matrix, right, pinned, move)
+        aim = tuple(lanes.where(at, a, a + b) for at, a, b in zip(fixed, x, move, strict=True))
         goal = tuple(
-            lanes.where(at, a, clip(lanes, a + b, low, high))
-            for at, a, b, low, high in zip(fixed, x, move, least, most, strict=True)
+            lanes.where(at, a, clip(lanes, b, low, high))
+            for at, a, b, low, high in zip(fixed, x, aim, least, most, strict=True)
         )
         if cut == 2 or len(x) == 1:
             break
-        moved = tuple(b - a for a, b in zip(x, goal, strict=True))
+        # What was cut, and nothing that only rounds: the others are yet to be solved for.
         pinned = tuple(
-            at | ((a != b) if cut or not i else at)
-            for i, (at, a, b) in enumerate(zip(pinned, moved, move, strict=True))
+            at | ((a != b) if cut or not i else at) for i, (at, a, b) in enumerate(zip(pinned, aim, goal, strict=True))
         )
-        move = moved
+        move = tuple(b - a for a, b in zip(x, goal, strict=True))
     return goal
 
 

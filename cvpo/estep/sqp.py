@@ -108,5 +108,6 @@ class Osqp:
         value = np.where(force < 0, low, high)
         right = tuple(-np.array(gradient))
         direct = One.solve(tuple(map(tuple, matrix)), right, tuple(pinned), tuple(np.where(pinned, value, 0.0)))
-        found = np.clip(direct, low, high)
-        return tuple(np.clip(x + x[0] * found, least, most).tolist())
+        between = np.clip(x + x[0] * np.array(direct), least, most)
+        # At a bound exactly: what is left of it by rounding would count as free in the next step.
+        return tuple(np.where(pinned, np.where(force < 0, least, most), between).tolist())

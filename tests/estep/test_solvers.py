@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -111,3 +112,19 @@ def test_limits_out_of_reach_give_the_least_violation_and_its_certificate(name: 
     expected = cost_of(problem, least.weights) - problem.cost_limit
     assert solution.violation.item() == pytest.approx(expected.item(), abs=1e-6)
     assert solution.lam.item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", ["newton", "osqp"])
+def test_a_multiplier_left_a_rounding_error_above_zero_does_not_mislead_the_step(name: str) -> None:
+    """λ = 1e-17 of a slack limit is free by one bit: the step must pin it and solve for the others without it."""
+    steps = []
+    for seed in range(10):
+        tight = draw_problem(seed, costs=2, states=13, particles=16, epsilon=1.0, prior=True)
+        limits = tight.cost_limit + torch.tensor([1.0, 0.0])
+        problem = DualProblem(tight.q_reward, tight.q_cost, limits, 1.0, tight.log_prior)
+        start = solve(name, problem)
+        assert start.lam[0] == 0
+        for off in (1e-5, 1e-3):
+            beside = attrs.evolve(start, eta=start.eta * (1 + off), lam=start.lam.clamp(min=1e-17))
+            steps.append(int(solve(name, problem, beside).iterations))
+    assert max(steps) <= 7
