@@ -43,8 +43,9 @@ def fill(agent: CVPO, data: Dataset) -> int:
     if hasattr(agent.store, "extend"):
         agent.store.extend(transitions)
     else:
-        for parts in zip(*attrs.astuple(transitions, recurse=False), strict=True):
-            agent.store.add(Transition(*parts))
+        for t in range(steps):
+            step = {name: value[t] for name, value in attrs.asdict(transitions).items() if value is not None}
+            agent.store.add(Transition(**step))
     for obs in transitions.obs:
         agent.source.add(obs)
     if agent.normaliser is not None:

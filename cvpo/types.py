@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import attrs
+import torch
 from torch import Tensor
 
 
@@ -22,7 +23,8 @@ class Transition:
     """One step of ``N`` environments: what :meth:`cvpo.CVPO.observe` and ``store.add`` take.
 
     ``obs``, ``next_obs`` [N,O]; ``action`` [N,D], the policy's own; ``signals`` [S,N]; ``terminated``, ``truncated``
-    [N] bool. ``next_obs`` is the observation that ended the step, never that of a reset.
+    [N] bool. ``next_obs`` is the observation that ended the step, never that of a reset. ``log_prob`` [N] is log μ(a|o)
+    of the policy that acted, where somebody wants it (:class:`~cvpo.critics.returns.Retrace`).
     """
 
     obs: Tensor
@@ -31,12 +33,34 @@ class Transition:
     next_obs: Tensor
     terminated: Tensor
     truncated: Tensor
+    log_prob: Tensor | None = None
+
+    def to(self, device: torch.device) -> Transition:
+        """The same step with its tensors on ``device``."""
+        parts = {name: value.to(device) for name, value in attrs.asdict(self).items() if value is not None}
+        return Transition(**parts)
+
+
+@attrs.frozen
+class Window:
+    """The n steps that a replayed transition begins: ``obs``, ``next_obs`` [B,n,O]; ``action`` [B,n,D]; ``signals``
+    [S,B,n]; ``terminated`` [B,n]; ``log_prob`` [B,n] of the policy that acted, NaN where unknown. ``inside`` [B,n] bool
+    says which steps count: those after the end of the episode, or after the newest step, do not."""
+
+    obs: Tensor
+    action: Tensor
+    signals: Tensor
+    next_obs: Tensor
+    terminated: Tensor
+    log_prob: Tensor
+    inside: Tensor
 
 
 @attrs.frozen
 class Batch:
     """Replayed transitions: ``signals`` [S,B] summed over the n steps with γ, ``discount`` [B] = γ to the power n,
-    ``terminated`` [B] bool (not folded into ``discount``), ``weight`` [B] importance weights, ``index`` [B]."""
+    ``terminated`` [B] bool (not folded into ``discount``), ``weight`` [B] importance weights, ``index`` [B]; ``window``
+    where the buffer gives the single steps too."""
 
     obs: Tensor
     action: Tensor
@@ -46,3 +70,4 @@ class Batch:
     discount: Tensor
     weight: Tensor
     index: Tensor
+    window: Window | None = None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import attrs
 import torch
 from torch import Tensor
 
+from cvpo.buffers.memory import Fields
+from cvpo.buffers.ring import STORAGE
 from cvpo.buffers.uniform import UniformStore
-from cvpo.types import Batch, Spec
-from cvpo.validators import number
+from cvpo.types import Batch, Spec, Transition, Window
+from cvpo.validators import number, one_of
 
 
 @attrs.frozen
@@ -18,50 +20,100 @@ class NStepBuffer:
     """``x = Σ_{i<m} γ^i x_{t+i}``, ``discount = γ^m``, with m <= ``steps``: n-step returns, uniformly sampled.
 
     A window stops at the end of its episode (termination or truncation, whose last observation bootstraps) and at the
-    newest stored step, never across either. No off-policy correction. ``capacity`` in transitions.
-    Source: Sutton & Barto (2018), section 7.1.
+    newest stored step, never across either. No off-policy correction; ``windows`` gives the single steps too
+    (:class:`~cvpo.types.Window`), for returns that correct. ``capacity`` in transitions; ``storage`` as for
+    :class:`~cvpo.buffers.uniform.UniformBuffer`. Source: Sutton & Barto (2018), section 7.1.
     """
 
     steps: int = attrs.field(default=3, validator=number(ge=1, integer=True))
+    windows: bool = False
     capacity: int = attrs.field(default=1_000_000, validator=number(ge=1, integer=True))
+    storage: str = attrs.field(default="device", validator=one_of(STORAGE))
 
     summary: ClassVar[str] = "uniform replay with n-step returns"
 
     def build(self, spec: Spec, num_envs: int, device: torch.device, generator: torch.Generator) -> NStepStore:
         """An empty store; raises ConfigError, with the bytes it takes, where it does not fit."""
-        return NStepStore(self.steps, self.capacity, spec, num_envs, device, generator)
+        return NStepStore(self, spec, num_envs, device, generator)
 
 
 class NStepStore(UniformStore):
-    """Single steps are stored; windows are summed when they are sampled, so that nothing is stored twice."""
+    """Single steps are stored; windows are summed when they are sampled, so that nothing is stored twice.
 
-    def __init__(
-        self, steps: int, capacity: int, spec: Spec, num_envs: int, device: torch.device, generator: torch.Generator
-    ):
-        super().__init__(capacity, spec, num_envs, device, generator)
-        self.offsets = torch.arange(steps, device=device)
-        self.powers = torch.pow(torch.tensor(spec.gamma, dtype=torch.float64, device=device), self.offsets).float()
+    ``done`` says where episodes end, ``cut`` where windows do: there, and at the newest step.
+    """
 
-    def at(self, age: Tensor, env: Tensor) -> Batch:
-        """The windows that start at these ages [B] and environments [B], weights 1."""
+    def __init__(self, config: Any, spec: Spec, num_envs: int, device: torch.device, generator: torch.Generator):
+        super().__init__(config, spec, num_envs, device, generator)
+        steps = torch.arange(config.steps, device=device)
+        self._offsets = steps * num_envs
+        powers = torch.pow(torch.tensor(spec.gamma, dtype=torch.float64, device=device), steps)
+        # Row j of each: what holds for a window whose last step is j.
+        self._inside = steps <= steps.unsqueeze(-1)
+        self._stay = torch.minimum(steps, steps.unsqueeze(-1))
+        self._weights = (powers * self._inside).float().unsqueeze(-1)
+        self._discounts = (powers * spec.gamma).float()
+
+    def fields(self, spec: Spec) -> Fields:
+        own: Fields = {"done": ((), torch.bool), "cut": ((), torch.bool)}
+        if self.config.windows:
+            own["log_prob"] = ((), torch.float32)
+        return super().fields(spec) | own
+
+    def stored(self, transition: Transition) -> dict[str, Tensor]:
+        done = transition.terminated | transition.truncated
+        own = {"done": done, "cut": done}
+        if self.config.windows:
+            known = transition.log_prob
+            own["log_prob"] = torch.full(done.shape, torch.nan) if known is None else known
+        return super().stored(transition) | own
+
+    def add(self, transition: Transition) -> None:
+        before = self.ring.newest
+        super().add(transition)
+        self._move_end(before)
+
+    def extend(self, transitions: Transition) -> Tensor:
+        before = self.ring.newest
+        kept = super().extend(transitions)
+        self._move_end(before)
+        return kept
+
+    def _move_end(self, before: int) -> None:
+        """Windows end at the newest step, and no longer at the row that was the newest ``before``."""
+        cut, done = self.ring.data["cut"], self.ring.data["done"]
+        cut[before] = done[before]
+        cut[self.ring.newest] = True
+
+    def at(self, index: Tensor) -> Batch:
+        """The windows that start at the transitions ``index`` [B], weights 1."""
         ring = self.ring
-        ages = age.unsqueeze(-1) - self.offsets
-        index = ring.row(ages.clamp_min(0)) * ring.num_envs + env.unsqueeze(-1)
-        # Everything is read once: the windows whole, with rows of one transition each.
-        data = {name: value.unflatten(0, index.shape) for name, value in ring.rows_at(index.flatten()).items()}
-        done = data["done"]
-        # Step i is in the window when it is stored and no earlier step of the window ended the episode.
-        inside = (ages >= 0) & ((done.cumsum(-1) - done.long()) == 0)
-        last = inside.sum(-1) - 1
-        weights = (inside * self.powers).unsqueeze(-1)
-        final = torch.arange(len(age), device=age.device), last
+        rows = (index.unsqueeze(-1) + self._offsets) % (ring.rows * ring.num_envs)
+        flags = ring.rows_at(rows, torch.bool)
+        cut = flags["cut"]
+        cut[:, -1] = True
+        last = cut.view(torch.uint8).argmax(-1)
+        # Steps after the last one are read as the last one: what lies there may never have been written.
+        data = ring.rows_at(rows.gather(-1, self._stay[last]), torch.float32)
+        window = None
+        if self.config.windows:
+            window = Window(
+                obs=data["obs"],
+                action=data["action"],
+                signals=data["signals"].movedim(-1, 0),
+                next_obs=data["next_obs"],
+                terminated=flags["terminated"],
+                log_prob=data["log_prob"],
+                inside=self._inside[last],
+            )
         return Batch(
             obs=data["obs"][:, 0],
             action=data["action"][:, 0],
-            signals=(data["signals"] * weights).sum(-2).T,
-            next_obs=data["next_obs"][final],
-            terminated=data["terminated"][final],
-            discount=self.powers[last] * self.gamma,
-            weight=data["signals"].new_ones(len(age)),
-            index=index[:, 0],
+            signals=(data["signals"] * self._weights[last]).sum(-2).T,
+            next_obs=data["next_obs"][:, -1],
+            terminated=flags["terminated"].gather(-1, last.unsqueeze(-1)).squeeze(-1),
+            discount=self._discounts[last],
+            weight=torch.ones(len(index), device=index.device),
+            index=index,
+            window=window,
         )

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from cvpo.buffers.nstep import NStepStore
+from cvpo.buffers.ring import STORAGE
 from cvpo.buffers.sumtree import SumTree
 from cvpo.buffers.uniform import UniformStore
 from cvpo.types import Batch, Spec, Transition
-from cvpo.validators import number
+from cvpo.validators import number, one_of
 
 
 @attrs.frozen
@@ -21,16 +22,19 @@ class PrioritizedBuffer:
 
     The weights are at most 1 and multiply the critic's loss and nothing else; with ``beta`` 1, the default, its mean
     gradient is that of uniform replay up to a factor of each batch, so that Q_c stays what the limit is about. A new
-    transition gets the largest priority so far. Draws are stratified. ``steps`` > 1 gives n-step windows, as those of
-    :class:`~cvpo.buffers.nstep.NStepBuffer`; ``capacity`` in transitions. Source: Schaul et al. (2016),
-    arXiv 1511.05952, proportional variant.
+    transition gets the largest priority so far. Draws are stratified. ``steps`` > 1 gives n-step windows, and
+    ``windows`` their single steps, as :class:`~cvpo.buffers.nstep.NStepBuffer` does; ``capacity`` in transitions;
+    ``storage`` as for :class:`~cvpo.buffers.uniform.UniformBuffer` (the priorities stay on the device). Source: Schaul
+    et al. (2016), arXiv 1511.05952, proportional variant.
     """
 
     alpha: float = attrs.field(default=0.6, validator=number(ge=0, le=1))
     beta: float = attrs.field(default=1.0, validator=number(ge=0, le=1))
     floor: float = attrs.field(default=1e-3, validator=number(gt=0))
     steps: int = attrs.field(default=1, validator=number(ge=1, integer=True))
+    windows: bool = False
     capacity: int = attrs.field(default=1_000_000, validator=number(ge=1, integer=True))
+    storage: str = attrs.field(default="device", validator=one_of(STORAGE))
 
     summary: ClassVar[str] = "in proportion to TD errors, importance weights in the critic's loss"
 
@@ -52,11 +56,8 @@ class PrioritizedStore:
     ) -> None:
         self.config, self.generator = config, generator
         # A window of one step is what a uniform store holds, with less to do.
-        self.inner = (
-            UniformStore(config.capacity, spec, num_envs, device, generator)
-            if config.steps == 1
-            else NStepStore(config.steps, config.capacity, spec, num_envs, device, generator)
-        )
+        inner = NStepStore if config.steps > 1 or config.windows else UniformStore
+        self.inner = inner(config, spec, num_envs, device, generator)
         self.ring = self.inner.ring
         self.tree = SumTree(self.ring.rows * num_envs, device)
         self.largest = torch.ones((), dtype=torch.float64, device=device)
@@ -84,7 +85,7 @@ class PrioritizedStore:
         uniform = torch.rand(size, generator=self.generator, dtype=torch.float64, device=self.ring.device)
         # Rounded up, the last draw could be 1 itself.
         leaf = self.tree.draw(uniform.add_(self._strata).div_(size).clamp_(max=1.0 - 1e-15))
-        batch = self.inner.at(self.ring.age(leaf // self.ring.num_envs), leaf % self.ring.num_envs)
+        batch = self.inner.at(leaf)
         priority = self.tree.levels[0][leaf]
         weight = (priority / priority.amin()).pow(-self.config.beta).to(batch.weight.dtype)
         return attrs.evolve(batch, weight=weight)

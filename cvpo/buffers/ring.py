@@ -10,6 +10,8 @@ from torch import Tensor
 from cvpo.buffers.memory import Fields, bytes_of, require, stated
 from cvpo.errors import CheckpointError, ConfigError
 
+STORAGE = ("device", "pinned")
+
 
 class Ring:
     """Tensors ``data`` [T,N,...] by name, the oldest step overwritten first.
@@ -18,11 +20,14 @@ class Ring:
     transition in one piece; ``data`` are views of that. Transition ``row·N + column`` has that ``index``.
 
     ``capacity`` counts transitions and is divided among ``num_envs`` columns. ``nbytes`` is what they take. Unwritten
-    floating-point rows are NaN, so that a read of them is loud. Raises ConfigError, with the bytes that are needed and
-    available, where they do not fit.
+    floating-point rows are NaN, so that a read of them is loud. They lie on ``device``, or, with ``storage="pinned"``,
+    in host memory that is page-locked where ``device`` is an accelerator; what is read of them is on ``device`` either
+    way. Raises ConfigError, with the bytes that are needed and available, where they do not fit.
     """
 
-    def __init__(self, capacity: int, num_envs: int, fields: Fields, device: torch.device):
+    def __init__(
+        self, capacity: int, num_envs: int, fields: Fields, device: torch.device, storage: str = STORAGE[0]
+    ) -> None:
         self.rows = capacity // num_envs
         if self.rows < 1:
             raise ConfigError(f"capacity is {capacity}; allowed: at least one transition for each of {num_envs} envs")
@@ -32,7 +37,9 @@ class Ring:
         self.filled = 0
         transitions, each = self.rows * num_envs, bytes_of(fields)
         self.nbytes = transitions * each
-        require(transitions, each, device)
+        home = torch.device("cpu") if storage == "pinned" else device
+        self._pinned = home != device
+        require(transitions, each, home)
         # Where each field lies: its type, and its columns among those of that type.
         self._columns: dict[str, tuple[torch.dtype, slice, tuple[int, ...]]] = {}
         widths: dict[torch.dtype, int] = {}
@@ -42,12 +49,14 @@ class Ring:
             self._columns[name] = dtype, slice(start, widths[dtype]), tuple(shape)
         try:
             self._packs = {
-                dtype: torch.full((transitions, width), _blank(dtype), dtype=dtype, device=device)
+                dtype: torch.full(
+                    (transitions, width), _blank(dtype), dtype=dtype, device=home, pin_memory=self._pinned
+                )
                 for dtype, width in widths.items()
             }
         except RuntimeError as error:
             raise ConfigError(
-                f"{stated(transitions, each, device)}, which cannot be allocated; choose a smaller capacity"
+                f"{stated(transitions, each, home)}, which cannot be allocated; choose a smaller capacity"
             ) from error
         self.data = {
             name: self._field(name, self._packs[dtype].view(self.rows, num_envs, -1))
@@ -70,15 +79,28 @@ class Ring:
         kept = min(steps, self.rows)
         at = (self.head + torch.arange(steps - kept, steps, device=self.device)) % self.rows
         for name, tensor in self.data.items():
-            tensor[at] = values[name][steps - kept :].to(self.device, tensor.dtype)
+            tensor[at.to(tensor.device)] = values[name][steps - kept :].to(tensor.device, tensor.dtype)
         self.head = (self.head + steps) % self.rows
         self.filled = min(self.filled + steps, self.rows)
         return at
 
-    def rows_at(self, index: Tensor) -> dict[str, Tensor]:
-        """Every field [B,...] of the transitions ``index`` [B]."""
-        read = {dtype: pack.index_select(0, index) for dtype, pack in self._packs.items()}
-        return {name: self._field(name, read[dtype]) for name, (dtype, _, _) in self._columns.items()}
+    def rows_at(self, index: Tensor, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """Every field [*index.shape,...] of the transitions ``index``, or those of one ``dtype`` only."""
+        flat = index.flatten()
+        read = {
+            kind: self._read(pack, flat).view(*index.shape, -1)
+            for kind, pack in self._packs.items()
+            if dtype in (None, kind)
+        }
+        return {name: self._field(name, read[kind]) for name, (kind, _, _) in self._columns.items() if kind in read}
+
+    def _read(self, pack: Tensor, index: Tensor) -> Tensor:
+        if not self._pinned:
+            return pack.index_select(0, index)
+        # Page-locked memory on the way out too: the copy then runs beside the host.
+        way = torch.empty((len(index), pack.shape[1]), dtype=pack.dtype, pin_memory=True)
+        torch.index_select(pack, 0, index.cpu(), out=way)
+        return way.to(self.device, non_blocking=True)
 
     def _field(self, name: str, packed: Tensor) -> Tensor:
         """The columns of one field, [...,W] to [...,*shape]."""
@@ -88,19 +110,14 @@ class Ring:
         part = packed[..., columns]
         return part if len(shape) == 1 else part.unflatten(-1, shape)
 
-    def ages(self, size: int, generator: torch.Generator, newest: int | None = None) -> tuple[Tensor, Tensor]:
-        """Uniform draws: age [size] (0 is the newest row) and environment [size], among the ``newest`` rows."""
-        rows = self.filled if newest is None else min(self.filled, newest)
-        draw = torch.randint(rows * self.num_envs, (size,), generator=generator, device=self.device)
-        return draw // self.num_envs, draw % self.num_envs
+    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+        """``index`` [size] of transitions, uniform over all that are written, with replacement."""
+        return torch.randint(self.filled * self.num_envs, (size,), generator=generator, device=self.device)
 
-    def row(self, age: Tensor) -> Tensor:
-        """Row numbers of ages."""
-        return (self.head - 1 - age) % self.rows
-
-    def age(self, row: Tensor) -> Tensor:
-        """Ages of row numbers."""
-        return (self.head - 1 - row) % self.rows
+    @property
+    def newest(self) -> int:
+        """The row written last."""
+        return (self.head - 1) % self.rows
 
     def state_dict(self) -> dict[str, Any]:
         """The written rows only, and the write position."""

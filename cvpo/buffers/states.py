@@ -84,8 +84,7 @@ class RecentSource:
         self.ring.add(obs=obs)
 
     def select(self, batch: Batch, size: int) -> Tensor:
-        age, env = self.ring.ages(size, self.generator)
-        return self.ring.rows_at(self.ring.row(age) * self.ring.num_envs + env)["obs"]
+        return self.ring.rows_at(self.ring.draw(size, self.generator))["obs"]
 
     def state_dict(self) -> dict[str, Any]:
         return self.ring.state_dict()

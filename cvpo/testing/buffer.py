@@ -121,12 +121,10 @@ def check_copies(buffer: Any, stream: Stream) -> None:
     for t in range(len(stream)):
         step = stream.step(t)
         store.add(step)
-        for value in attrs.astuple(step, recurse=False):
-            value.fill_(7)
+        _overwrite(step)
     batch = store.sample(32)
     _check_batch(stream, store, batch)
-    for value in attrs.astuple(batch, recurse=False):
-        value.fill_(7)
+    _overwrite(batch)
     _check_batch(stream, store, store.sample(32))
 
 
@@ -144,9 +142,25 @@ def check_state(buffer: Any, stream: Stream) -> None:
     for t in range(max(half, 1), len(stream)):
         store.add(stream.step(t))
         other.add(stream.step(t))
-    samples = (attrs.astuple(each.sample(32), recurse=False) for each in (store, other))
+    samples = (_tensors(each.sample(32)) for each in (store, other))
     for a, b in zip(*samples, strict=True):
         _require(torch.equal(a, b), "a restored store samples otherwise than the one that was saved")
+
+
+def _tensors(record: Any) -> list[Tensor]:
+    """What a record holds, and the records within it."""
+    found: list[Tensor] = []
+    for part in attrs.astuple(record, recurse=False):
+        if attrs.has(type(part)):
+            found += _tensors(part)
+        elif part is not None:
+            found.append(part)
+    return found
+
+
+def _overwrite(record: Any) -> None:
+    for value in _tensors(record):
+        value.fill_(7)
 
 
 def _check_batch(stream: Stream, store: Any, batch: Batch) -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from cvpo import buffers
-from cvpo.buffers.nstep import NStepStore
+from cvpo.buffers.nstep import NStepBuffer, NStepStore
 from cvpo.buffers.prioritized import PrioritizedBuffer, PrioritizedStore
-from cvpo.buffers.uniform import UniformStore, stored
+from cvpo.buffers.uniform import UniformBuffer, UniformStore
 from cvpo.cli import main
 from cvpo.testing import check_buffer
 
@@ -24,34 +24,36 @@ def test_prioritised_windows_keep_it_too() -> None:
 
 
 class OneTooOld(UniformStore):
-    """Ages up to the number of rows: one row that is overwritten, or was never written."""
+    """One row more than is written: one that was never written, or the row after the last."""
 
     def sample(self, size):
-        count = (self.ring.filled + 1) * self.ring.num_envs
-        draw = torch.randint(count, (size,), generator=self.generator)
-        return self.at(draw // self.ring.num_envs, draw % self.ring.num_envs)
+        index = torch.randint((self.ring.filled + 1) * self.ring.num_envs, (size,), generator=self.generator)
+        return self.at(index % (self.ring.rows * self.ring.num_envs))
 
 
 class NeverTheNewest(UniformStore):
-    """Ages from 1 on."""
+    """The row before in place of the newest, where there is one."""
 
     def sample(self, size):
-        age, env = self.ring.ages(size, self.generator)
-        return self.at(age.clamp(min=min(1, self.ring.filled - 1)), env)
+        index, envs = self.ring.draw(size, self.generator), self.ring.num_envs
+        before = (index - envs) % (self.ring.rows * envs)
+        newest = (index // envs == self.ring.newest) & (self.ring.filled > 1)
+        return self.at(torch.where(newest, before, index))
 
 
 class AcrossEpisodes(NStepStore):
     """Windows that go on into the next episode."""
 
-    def add(self, transition):
-        self.ring.add(**{**stored(transition), "done": torch.zeros_like(transition.truncated)})
+    def stored(self, transition):
+        never = torch.zeros_like(transition.truncated)
+        return {**super().stored(transition), "done": never, "cut": never}
 
 
 class ThroughTermination(UniformStore):
     """Terminations stored as truncations, so that targets bootstrap through them."""
 
-    def at(self, age, env):
-        batch = super().at(age, env)
+    def at(self, index):
+        batch = super().at(index)
         return attrs.evolve(batch, terminated=torch.zeros_like(batch.terminated))
 
 
@@ -74,8 +76,8 @@ class RawWeights(PrioritizedStore):
 class FirstReward(NStepStore):
     """The first step's signals for those of the window."""
 
-    def at(self, age, env):
-        return attrs.evolve(super().at(age, env), signals=UniformStore.at(self, age, env).signals)
+    def at(self, index):
+        return attrs.evolve(super().at(index), signals=UniformStore.at(self, index).signals)
 
 
 class Forgetful(PrioritizedStore):
@@ -93,11 +95,9 @@ class Wrong:
     capacity: int = 1000
 
     def build(self, spec, num_envs, device, generator):
-        if issubclass(self.store, PrioritizedStore):
-            config = PrioritizedBuffer(capacity=self.capacity)
-            return self.store(config, spec, num_envs, device, generator)
-        steps = (3,) if issubclass(self.store, NStepStore) else ()
-        return self.store(*steps, self.capacity, spec, num_envs, device, generator)
+        kinds = {PrioritizedStore: PrioritizedBuffer, NStepStore: NStepBuffer, UniformStore: UniformBuffer}
+        config = next(config for store, config in kinds.items() if issubclass(self.store, store))
+        return self.store(config(capacity=self.capacity), spec, num_envs, device, generator)
 
 
 WRONG = {

@@ -26,6 +26,34 @@ def test_what_does_not_fit_is_refused_before_it_is_allocated(monkeypatch: pytest
         Ring(50_000, 2, {"obs": ((10,), torch.float32)}, CPU)
 
 
+def test_pinned_storage_samples_what_the_device_does() -> None:
+    """Without an accelerator there is nothing to lock; the draws and the rows are the same."""
+    for name in buffers.registry.names():
+        stores = [
+            buffers.registry.create(name, capacity=60, storage=storage).build(
+                spec(), 3, CPU, torch.Generator().manual_seed(0)
+            )
+            for storage in ("device", "pinned")
+        ]
+        for store in stores:
+            for transition in stream(30, 3):
+                store.add(transition)
+        one, other = (store.sample(50) for store in stores)
+        assert torch.equal(one.obs, other.obs) and torch.equal(one.signals, other.signals)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs an accelerator")
+def test_pinned_storage_stays_on_the_host_and_samples_arrive_on_the_device() -> None:
+    cuda = torch.device("cuda")
+    generator = torch.Generator(cuda).manual_seed(0)
+    store = buffers.registry.create("nstep", capacity=60, storage="pinned").build(spec(), 3, cuda, generator)
+    for transition in stream(30, 3):
+        store.add(transition.to(cuda))
+    assert store.ring.data["obs"].is_pinned()
+    batch = store.sample(50)
+    assert batch.obs.device.type == "cuda" and torch.isfinite(batch.obs).all()
+
+
 def test_the_system_says_what_is_free() -> None:
     free = memory.available(CPU)
     assert free is None or 2**20 < free < 2**50
