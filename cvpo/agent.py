@@ -21,7 +21,7 @@ from cvpo.envs.spaces import ActionDoor, flat_size, flatten
 from cvpo.errors import ConfigError, EnvError
 from cvpo.learner import Learner
 from cvpo.statistics import Episode
-from cvpo.types import Batch, Spec, Transition
+from cvpo.types import Batch, Spec, Transition, Window
 
 
 class CVPO:
@@ -83,6 +83,12 @@ class CVPO:
         pi = self.policy(self._normalised(torch.as_tensor(obs, dtype=torch.float32, device=self.device)))
         return pi.mode if deterministic else pi.sample(1, generator or self.generator).squeeze(-2)
 
+    @torch.no_grad()
+    def _log_prob(self, transition: Transition) -> Tensor:
+        """log π_θ(a|o) [N] of the policy as it is now, which is the one that acted."""
+        obs, actions = transition.obs.to(self.device), transition.action.to(self.device)
+        return self.policy(self._normalised(obs)).log_prob(actions.unsqueeze(-2)).squeeze(-1)
+
     def predict(self, obs: Any, deterministic: bool = True) -> tuple[Any, None]:
         """The environment's action for one observation or a batch of them, and None, as Stable-Baselines3 returns."""
         flat, single = flatten(self.observation_space, obs)
@@ -98,9 +104,11 @@ class CVPO:
             if not np.isfinite(getattr(transition, name).sum().item()):
                 raise EnvError(f"transition.{name} has a non-finite value at step {self.steps}; allowed: finite values")
         finished = self.constraint.add(transition)
+        if self.config.returns.windows and transition.log_prob is None:
+            transition = attrs.evolve(transition, log_prob=self._log_prob(transition))
         if cut:
             transition = attrs.evolve(transition, truncated=torch.ones_like(transition.truncated))
-        transition = Transition(*(value.to(self.device) for value in attrs.astuple(transition, recurse=False)))
+        transition = transition.to(self.device)
         self.store.add(transition)
         self.source.add(transition.obs)
         if self.normaliser is not None:
@@ -201,4 +209,12 @@ class CVPO:
     def _normalised_batch(self, batch: Batch) -> Batch:
         if self.normaliser is None:
             return batch
-        return attrs.evolve(batch, obs=self.normaliser(batch.obs), next_obs=self.normaliser(batch.next_obs))
+        return attrs.evolve(
+            batch,
+            obs=self.normaliser(batch.obs),
+            next_obs=self.normaliser(batch.next_obs),
+            window=None if batch.window is None else self._normalised_window(batch.window),
+        )
+
+    def _normalised_window(self, window: Window) -> Window:
+        return attrs.evolve(window, obs=self._normalised(window.obs), next_obs=self._normalised(window.next_obs))

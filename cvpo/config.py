@@ -27,8 +27,8 @@ class AgentConfig:
     """What a CVPO agent is made of; build one with :func:`cvpo.make_agent`.
 
     Components (instances): ``estep`` solver, ``mstep`` projection, ``fit`` of the network, ``policy``, ``critic``,
-    ``buffer``, ``limit`` (which constraint), ``limit_schedule`` (the limits on the way), ``states`` (those of the
-    E-step).
+    ``returns`` (the critics' targets), ``buffer``, ``limit`` (which constraint), ``limit_schedule`` (the limits on the
+    way), ``states`` (those of the E-step).
 
     Constraint: ``cost_limits``, one for each cost, in units of ``limit_kind`` (``"episode"`` sum, ``"step"``,
     ``"discounted"`` sum); ``aim`` is the share of the limits that training aims at: less than 1 leaves room where the
@@ -51,6 +51,7 @@ class AgentConfig:
     fit: Any
     policy: Any
     critic: Any
+    returns: Any
     buffer: Any
     limit: Any
     limit_schedule: Any
@@ -87,8 +88,23 @@ class AgentConfig:
     def __attrs_post_init__(self) -> None:
         if self.cost_limits and self.limit_kind == "episode" and self.horizon is None:
             raise ConfigError("horizon is None; an episode cost limit needs the episode length in steps, horizon=T")
+        if self.returns.windows:
+            self._check_windows()
         # A schedule for another number of costs is an error here, not in the middle of a run.
         self.limit_schedule.limits(self.cost_limits, 0)
+
+    def _check_windows(self) -> None:
+        name = type(self.returns).__name__
+        if not getattr(self.buffer, "windows", False):
+            raise ConfigError(
+                f"returns {name} need the single steps of each window, and buffer {type(self.buffer).__name__} is not "
+                "set to give them; allowed: a buffer such as {'name': 'nstep', 'steps': 5, 'windows': True}"
+            )
+        if getattr(self.critic, "distributional", False):
+            raise ConfigError(
+                f"returns {name} correct expected values, and critic {type(self.critic).__name__} learns the "
+                "distribution of the return; allowed: returns='td', or a critic of expected values"
+            )
 
     @property
     def signals(self) -> int:

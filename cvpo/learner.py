@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from cvpo.config import AgentConfig
 from cvpo.constraint import Constraint
-from cvpo.critics.targets import bootstrap_of, td_targets
+from cvpo.critics.returns import Evaluation
+from cvpo.critics.targets import bootstrap_of
 from cvpo.estep import DualProblem, DualSolution, Status
 from cvpo.types import Batch, Spec
 
@@ -50,6 +51,13 @@ class Learner:
         self.solution: Any = None
         self.updates = 0
         self._bootstrap = bootstrap_of(config.critic)
+        self._evaluation = Evaluation(
+            policy=self.old_policy if config.target_policy == "old" else self.policy,
+            next_values=self._next_values,
+            q_values=self._target_q_values,
+            gamma=spec.gamma,
+            mask_cost=config.mask_cost,
+        )
         self._statuses = torch.tensor(list(Status), device=device)
 
     def update(self, batch: Batch, obs: Tensor, constraint: Constraint) -> tuple[dict[str, Tensor], Tensor]:
@@ -71,20 +79,24 @@ class Learner:
                 group["lr"] = share * rate
 
     def _evaluate_policy(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """Critics: ``Q_s(o,a) <- x_s + γⁿ E_π Q_s(o',a')``."""
-        config = self.config
+        """Critics: ``Q_s(o,a) <- y_s``, the target of ``config.returns``."""
         with torch.no_grad():
-            policy = self.old_policy if config.target_policy == "old" else self.policy
-            actions = policy(batch.next_obs).sample(config.target_particles, self.generator)
-            values = self._bootstrap(self.target_critic, batch.next_obs, actions)
-            target = td_targets(batch.signals, batch.discount, batch.terminated, values, mask_cost=config.mask_cost)
-        loss, td = config.critic.loss(self.critic, batch, target)
+            target = self.config.returns.targets(batch, self._evaluation)
+        loss, td = self.config.critic.loss(self.critic, batch, target)
         self.critic_optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.critic_optimiser.step()
         means = target.mean((*range(target.ndim - 2), -1))
         metrics = {"critic/loss": loss.detach(), "critic/td_error": td.mean(), "critic/target_reward": means[0]}
         return metrics | {f"critic/target_cost_{m}": cost for m, cost in enumerate(means[1:])}, td
+
+    def _next_values(self, obs: Tensor) -> Tensor:
+        """V_s = E_π Q_s(o, a) of the target critics, from ``target_particles`` actions."""
+        actions = self._evaluation.policy(obs).sample(self.config.target_particles, self.generator)
+        return self._bootstrap(self.target_critic, obs, actions)
+
+    def _target_q_values(self, obs: Tensor, actions: Tensor) -> Tensor:
+        return self.config.critic.evaluate(self.target_critic, obs, actions.unsqueeze(-2)).squeeze(-1)
 
     @torch.no_grad()
     def _expectation(

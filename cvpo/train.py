@@ -59,11 +59,12 @@ class Loop:
             agent.constraint.statistics.interrupt()
             self.obs = env.reset()
         while agent.steps < until:
-            warm = agent.steps >= self.schedule.warmup_steps
-            if warm:
+            log_prob = None
+            if agent.steps >= self.schedule.warmup_steps:
                 actions = agent.act(self.obs)
             else:
                 actions = torch.from_numpy(agent.door.sample(env.num_envs, self.rng))
+                log_prob = torch.full((env.num_envs,), agent.door.uniform_log_prob)
             step = env.step(actions.cpu().numpy())
             self.finished = agent.observe(
                 Transition(
@@ -73,6 +74,7 @@ class Loop:
                     next_obs=torch.from_numpy(step.next_obs),
                     terminated=torch.from_numpy(step.terminated),
                     truncated=torch.from_numpy(step.truncated),
+                    log_prob=log_prob,
                 ),
                 cut=agent.steps + env.num_envs >= until,
             )

@@ -2,6 +2,7 @@
 
 from cvpo.critics.limits import CostLimit, limits
 from cvpo.critics.protocol import Critic, registry
+from cvpo.critics.returns import Returns, returns
 from cvpo.critics.schedules import LimitSchedule, schedules
 
-__all__ = ["CostLimit", "Critic", "LimitSchedule", "limits", "registry", "schedules"]
+__all__ = ["CostLimit", "Critic", "LimitSchedule", "Returns", "limits", "registry", "returns", "schedules"]

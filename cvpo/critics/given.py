@@ -61,6 +61,11 @@ class GivenCost:
         ):
             object.__setattr__(self, name, value)
 
+    @property
+    def distributional(self) -> bool:
+        """Whether ``critic`` learns the distribution of the return."""
+        return getattr(self._critic, "distributional", False)
+
     def build(
         self,
         obs_size: int,

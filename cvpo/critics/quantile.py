@@ -44,6 +44,7 @@ class QuantileCritic:
     clip_actions: bool = True
     huber: float = attrs.field(default=0.1, validator=number(gt=0))
 
+    distributional: ClassVar[bool] = True
     summary: ClassVar[str] = "quantiles of all signals in one network; costs by mean or CVaR"
 
     _reward: Aggregate = attrs.field(init=False, repr=False, eq=False)

@@ -29,8 +29,8 @@ def flatten(space: Space[Any], obs: Any) -> tuple[np.ndarray, bool]:
 class ActionDoor:
     """``a_env = low + (clip(a, −1, 1) + 1)/2 · (high − low)`` per dimension; for Discrete spaces, argmax of a one-hot.
 
-    ``size`` D is the policy's action size (the number of actions where ``discrete``). Raises EnvError for spaces
-    other than a bounded Box or a Discrete.
+    ``size`` D is the policy's action size (the number of actions where ``discrete``); ``uniform_log_prob`` that of the
+    actions of :meth:`sample`. Raises EnvError for spaces other than a bounded Box or a Discrete.
     """
 
     def __init__(self, space: Space[Any]) -> None:
@@ -39,12 +39,14 @@ class ActionDoor:
         if isinstance(space, Discrete):
             self.size = int(space.n)
             self.start = int(space.start)
+            self.uniform_log_prob = -np.log(self.size)
         elif isinstance(space, Box) and np.issubdtype(space.dtype, np.floating):
             if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
                 raise EnvError(f"action space {space} is unbounded; allowed: a Box with finite bounds, or Discrete")
             self.shape = space.shape
             self.size = int(np.prod(space.shape))
             self.low = space.low.reshape(-1).astype(np.float64)
+            self.uniform_log_prob = -self.size * np.log(2.0)
             self.half = (space.high.reshape(-1).astype(np.float64) - self.low) / 2.0
         else:
             raise EnvError(
