@@ -2,6 +2,8 @@
 # make train    set-up, then training: TASK, STEPS, SEED, and any further option of `cvpo train` in ARGS
 # make test     set-up, then the tests: ARGS reaches pytest
 # make lint     ruff and mypy
+# make bench    set-up, then the solver benchmark's quick profile (under 10 minutes on 2 cores): more in ARGS
+# make report   tables and plots from the rows under benchmarks/results
 # make bench-peers  .venv-peers: the peer that `python -m benchmarks.updates` times beside this library
 # Every target may be repeated: a finished set-up is not done again, one that was interrupted starts afresh.
 
@@ -68,6 +70,12 @@ $(PEERS)/.complete: constraints-peers.txt
 	@$(PEERS_PIP) setuptools wheel
 	@$(PEERS_PIP) --no-build-isolation fast-safe-rl torch
 	@touch $(PEERS)/.complete
+
+bench: $(STAMP)
+	@$(BIN)/python -m benchmarks.solvers $(ARGS)
+
+report: $(STAMP)
+	@$(BIN)/python -m benchmarks.report
 
 clean:
 	rm -rf $(VENV) $(PEERS)

@@ -1,0 +1,218 @@
+"""Solver benchmark: speed against accuracy against failures, on named families of E-step problems.
+
+    python -m benchmarks.solvers                                  # quick profile, under 10 minutes on 2 cores
+    python -m benchmarks.solvers --profile full
+    python -m benchmarks.solvers --solver my_package:MySolver     # yours beside the others
+
+Every registered solver and the baselines (:mod:`benchmarks.contestants`) solve every case
+(:mod:`benchmarks.solver_problems`), cold, and warm from their own answer before the Q-values moved by 1 % of their
+spread, at three tolerance levels. Each answer is graded from the problem alone by
+:func:`cvpo.estep.kkt_residuals`; what is missing counts as an infinite error.
+A case is solved at a level where the largest residual of every problem in its stack is within the level; ``primal`` is
+the same for the residuals of the weights alone (KL, costs, simplex) and the gap, since an interior-point method leaves
+weights and multipliers that agree with each other only to about the root of its accuracy.
+
+One JSON line for each (solver, case, start, level): seconds of one ``solve`` of the whole stack, quartiles over
+repeats, and the build and solve parts; iterations, dual evaluations, statuses, residuals. A solve over the time limit
+is a failure, and so are, untried, the larger cases of its family. Then speed goals (:mod:`benchmarks.speed_goals`) and
+peak memory (:mod:`benchmarks.memory`). The first line has versions, machine, threads and load.
+``python -m benchmarks.report`` turns the rows into tables and plots.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import memory, speed_goals
+from benchmarks.contestants import Contestant, contestants
+from benchmarks.measuring import Inside, TimeLimit, quartiles, time_limit, timed
+from benchmarks.solver_problems import MOVE, Case, cases, draw
+from cvpo.errors import CvpoError
+from cvpo.estep import DualProblem, DualSolution, Status, kkt_residuals
+from cvpo.run.versions import versions
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("cvxpy", "clarabel", "osqp")
+PARTS = ("kl", "cost", "stationarity", "complementarity", "gap", "simplex", "sign")
+PRIMAL = ("kl", "cost", "gap", "simplex", "sign")
+
+#: Seconds: of repeats of one measurement, and the limit of one solve.
+PROFILES = {"smoke": (0.01, 5.0), "quick": (0.06, 4.0), "full": (0.5, 60.0)}
+
+
+def measure(contestant: Contestant, case: Case, start: str, budget: float, limit: float) -> list[dict[str, Any]]:
+    """The rows of one contestant on one case, one for each of its levels."""
+    problem, before = case.pair()
+    row: dict[str, Any] = {"status": "done"}
+    try:
+        with time_limit(limit):
+            warm = _answer_before(contestant, before) if start == "warm" else None
+        row |= _measure(contestant.solver, problem, warm, budget, limit)
+    except TimeLimit:
+        row["status"] = "time limit"
+    except (CvpoError, ArithmeticError, ValueError, RuntimeError) as error:
+        row["status"] = f"error: {error}"[:200]
+    return rows(contestant, case, start, row, problem)
+
+
+def rows(
+    contestant: Contestant, case: Case, start: str, found: dict[str, Any], problem: DualProblem
+) -> list[dict[str, Any]]:
+    """``found`` as one row for each level; without residuals, nothing is solved."""
+    sizes = dict(zip("PMBK", (problem.kl_epsilon.numel(), *problem.q_cost.shape[-3:]), strict=True))
+    worst = found.get("residuals", {})
+    largest = max(worst.values(), default=math.inf)
+    primal = max((worst[part] for part in PRIMAL if part in worst), default=math.inf)
+    return [
+        {
+            "kind": "solve",
+            "family": case.family,
+            "case": case.name,
+            **sizes,
+            "solver": contestant.name,
+            "options": contestant.options,
+            "start": start,
+            "level": level,
+            "solved": largest <= level,
+            "primal": primal <= level,
+            **found,
+        }
+        for level in contestant.levels
+    ]
+
+
+def _answer_before(contestant: Contestant, before: DualProblem) -> DualSolution:
+    answer = None
+    for _ in range(contestant.calls_before):
+        answer = contestant.solver.solve(before, answer)
+    assert answer is not None
+    return answer
+
+
+def _measure(
+    solver: Any, problem: DualProblem, warm: DualSolution | None, budget: float, limit: float
+) -> dict[str, Any]:
+    # Repeats come on top of one solve at its limit, and the watched one is slowed by counting.
+    with time_limit(limit + 10 * budget):
+        times, warmed_up = timed(lambda: solver.solve(problem, warm), budget)
+    if min(times) > limit:
+        raise TimeLimit
+    inside = Inside()
+    with time_limit(2 * limit):
+        began = time.perf_counter()
+        with inside.watch(solver):
+            solution = solver.solve(problem, warm)
+        watched = time.perf_counter() - began
+    share = None if inside.solve_seconds is None else inside.solve_seconds / watched
+    seconds = quartiles(times)
+    return {
+        "seconds": seconds,
+        "repeats": len(times),
+        "warmed_up": warmed_up,
+        "solve_seconds": None if share is None else float(f"{share * seconds['median']:.4g}"),
+        "build_seconds": None if share is None else float(f"{(1 - share) * seconds['median']:.4g}"),
+        "iterations": int(solution.iterations.max()),
+        "evaluations": inside.evaluations,
+        "statuses": dict(Counter(Status(code).name for code in solution.status.reshape(-1).tolist())),
+        "residuals": worst_residuals(problem, solution),
+    }
+
+
+def worst_residuals(problem: DualProblem, solution: DualSolution) -> dict[str, float]:
+    """The largest of each residual over the stack."""
+    graded = kkt_residuals(problem, solution)
+    parts = {part: getattr(graded, part).reshape(-1) for part in PARTS}
+    return {part: float(f"{values.max():.3e}") if values.numel() else 0.0 for part, values in parts.items()}
+
+
+def run(profile: str, extra: Iterable[str] = (), only: Iterable[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of every contestant on every case of a profile."""
+    budget, limit = PROFILES[profile]
+    field = contestants(extra, only)
+    for contestant in field:
+        # Libraries that load on first use would count against a time limit, and not survive an interruption.
+        contestant.solver.solve(draw(0, states=4, particles=4))
+    beyond: dict[tuple[str, str, str], str] = {}
+    for case in cases(profile):
+        for start in ("cold", "warm"):
+            for contestant in field:
+                key = (contestant.name, repr(contestant.options), case.family + start)
+                # Families are ordered by size only where the names say so; elsewhere every case is tried.
+                if key in beyond and case.family in ("size", "costs", "stack"):
+                    status = {"status": f"not tried: over the time limit at {beyond[key]}"}
+                    yield from rows(contestant, case, start, status, case.make())
+                    continue
+                found = measure(contestant, case, start, budget, limit)
+                if found[0]["status"] == "time limit":
+                    beyond[key] = case.name
+                yield from found
+
+
+def describe_run(profile: str, command: str) -> dict[str, Any]:
+    """The first line: what ran, on what, and how busy the machine was."""
+    budget, limit = PROFILES[profile]
+    packages = {}
+    for package in PACKAGES:
+        try:
+            packages[package] = version(package)
+        except PackageNotFoundError:
+            packages[package] = None
+    return {
+        "kind": "run",
+        "profile": profile,
+        "command": command,
+        "budget_seconds": budget,
+        "time_limit_seconds": limit,
+        "moved_by": MOVE,
+        "threads": torch.get_num_threads(),
+        "load_before": os.getloadavg()[0],
+        "versions": {**versions(), **packages},
+    }
+
+
+def main(argv: Iterable[str] | None = None) -> None:
+    """Run a profile and write its rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", choices=sorted(PROFILES), default="quick")
+    parser.add_argument("--solver", action="append", default=[], metavar="MODULE:CLASS", help="a solver of your own")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these solvers, and neither goals nor memory")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch; the others use one")
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/solvers-PROFILE.jsonl")
+    arguments = parser.parse_args(None if argv is None else list(argv))
+    torch.set_num_threads(arguments.threads)
+    words = ["python -m benchmarks.solvers", f"--profile {arguments.profile}", f"--threads {arguments.threads}"]
+    words += [f"--solver {name}" for name in arguments.solver]
+    words += [f"--only {' '.join(arguments.only)}"] if arguments.only else []
+    target = arguments.output or RESULTS / f"solvers-{arguments.profile}.jsonl"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    header = describe_run(arguments.profile, " ".join(words))
+    lines = []
+    for row in run(arguments.profile, arguments.solver, arguments.only):
+        lines.append(row)
+        median = row.get("seconds", {}).get("median", math.nan)
+        print(f"{row['family']:10} {row['case']:28} {row['start']} {row['solver']:14} {row['level']:g}", end=" ")
+        print(f"{1e3 * median:9.3f} ms  {'solved' if row['solved'] else row['status']}", flush=True)
+    if not arguments.only:
+        for row in (*speed_goals.measure(arguments.profile), *memory.measure(arguments.profile)):
+            lines.append(row)
+            print(json.dumps(row), flush=True)
+    header |= {"seconds": round(time.perf_counter() - began, 1), "load_after": os.getloadavg()[0]}
+    # Only a finished run replaces an earlier one.
+    target.write_text("".join(json.dumps(row) + "\n" for row in [header, *lines]))
+    print(f"{len(lines)} rows in {header['seconds']} s: {target}")
+
+
+if __name__ == "__main__":
+    main()
