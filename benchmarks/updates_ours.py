@@ -1,0 +1,187 @@
+"""Our side of the update benchmark; started by ``benchmarks.updates``, one process a setting.
+
+    python -m benchmarks.updates_ours SETTING THREADS [OPTIONS]
+
+OPTIONS is JSON of further options of :func:`cvpo.make_agent`. The E-step poses the peer's problem: the states of the
+critic's batch, online critics, the paper's limit. Training takes the library's choices for these instead.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter as Tally
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+
+import cvpo
+from benchmarks import updates_settings as shared
+from benchmarks.counting import Counter
+from benchmarks.updates_stages import STAGES, stages
+from cvpo.buffers.dsrl import Dataset
+from cvpo.estep import Status, kkt_residuals
+from cvpo.offline import fill
+
+
+def options(setting: shared.Setting) -> dict[str, Any]:
+    """The options of :func:`cvpo.make_agent` that make an update the size of the peer's."""
+    return {
+        "gamma": shared.GAMMA,
+        "cost_limits": shared.COST_LIMIT,
+        "batch_size": setting.batch,
+        "particles": setting.particles,
+        "kl_epsilon": shared.ESTEP_KL,
+        "policy": {"name": "diagonal", "hidden": setting.hidden},
+        "critic": {"name": "mlp", "hidden": setting.hidden, "members": setting.members},
+        "buffer": {"name": "nstep", "steps": shared.N_STEP, "capacity": shared.CAPACITY},
+        "mstep": {"name": "decoupled", "kl_mean": shared.MSTEP_KL_MEAN, "kl_cov": shared.MSTEP_KL_COV},
+        "fit": {"name": "likelihood", "iterations": setting.iterations, "lr": shared.ACTOR_LR},
+        "critic_lr": shared.CRITIC_LR,
+        "target_tau": shared.TAU,
+    }
+
+
+def make(setting: shared.Setting, seed: int = 0, count: int = shared.CAPACITY, **further: Any) -> cvpo.CVPO:
+    """An agent whose buffer is full of the shared data, ready for updates."""
+    same = {"limit": "q", "states": "replay", "estep_critic": "online", "horizon": shared.HORIZON}
+    box = Box(-np.inf, np.inf, (shared.OBS,)), Box(-1.0, 1.0, (shared.ACTIONS,))
+    agent = cvpo.make_agent(*box, seed=seed, **(options(setting) | same | further))
+    made = shared.data(count)
+    fill(
+        agent,
+        Dataset(
+            obs=made["obs"],
+            actions=made["action"],
+            signals=np.stack([made["reward"], made["cost"]]),
+            next_obs=made["next_obs"],
+            terminated=np.zeros_like(made["truncated"]),
+            truncated=made["truncated"],
+        ),
+    )
+    return agent
+
+
+def timed(agent: cvpo.CVPO, updates: int) -> dict[str, Any]:
+    """Seconds of ``updates`` updates after one another."""
+    began = time.perf_counter()
+    for _ in range(updates):
+        agent.update()
+    return {"seconds": time.perf_counter() - began}
+
+
+def by_stage(agent: cvpo.CVPO, updates: int) -> dict[str, Any]:
+    """Milliseconds, operations, bytes allocated and synchronisations of one update, by stage; means."""
+    with stages(agent) as stage:
+        timed(agent, updates)
+    with stages(agent) as counted, Counter(counted.name) as counter:
+        timed(agent, 10)
+    rows = {
+        name: {
+            "ms": 1e3 * stage.seconds[name] / updates,
+            "operations": counter.operations[name] / 10,
+            "bytes": counter.bytes[name] / 10,
+            "syncs": counter.syncs[name] / 10,
+        }
+        for name in STAGES
+    }
+    return {"stages": rows}
+
+
+def accuracy(agent: cvpo.CVPO, updates: int) -> dict[str, Any]:
+    """KKT residuals and statuses of the E-steps of ``updates`` updates, and KL/ε of their M-steps."""
+    solver, solved = type(agent.config.estep), []
+    solve = solver.solve
+
+    def recorded(self: Any, problem: Any, warm: Any = None) -> Any:
+        solution = solve(self, problem, warm)
+        solved.append((problem, solution))
+        return solution
+
+    kls, guarded, residuals, statuses, iterations = [], 0, [], Tally(), []
+    with patch.object(solver, "solve", recorded):
+        for _ in range(updates):
+            solved.clear()
+            metrics = agent.update()
+            problem, solution = solved[-1]
+            kls.append(max(float(metrics[f"mstep/kl/{term}"]) for term in agent.config.mstep.bounds))
+            guarded += float(metrics["mstep/guard_t"]) < 1.0
+            residuals.append(float(kkt_residuals(problem, solution).max))
+            statuses[Status(int(solution.status)).name] += 1
+            iterations.append(float(solution.iterations))
+    return {
+        "updates": updates,
+        "kkt_median": float(np.median(residuals)),
+        "kkt_largest": max(residuals),
+        "kkt_of": "the answer the M-step was fitted to, on the problem of that update",
+        "statuses": dict(statuses),
+        "iterations_median": float(np.median(iterations)),
+        "lam": float(solution.lam[0]),
+        "mstep_kl_median": float(np.median(kls)),
+        "mstep_kl_largest": max(kls),
+        "mstep_kl_over": "one update",
+        "guarded": guarded / updates,
+    }
+
+
+def memory(agent: cvpo.CVPO, updates: int) -> dict[str, Any]:
+    """Bytes of the process before the first update, and the most during ``updates`` of them."""
+    before = shared.resident()
+    shared.forget_peak()
+    timed(agent, updates)
+    return {"before": before, "peak": shared.peak(), "after": shared.resident(), "updates": updates}
+
+
+def growth(agent: cvpo.CVPO, updates: int) -> dict[str, Any]:
+    """Resident bytes after a tenth of ``updates`` to warm up, and after each further tenth of ``updates``."""
+    found = []
+    for _ in range(11):
+        timed(agent, updates // 10)
+        found.append(shared.resident())
+    return {"updates": updates, "resident": found, "growth": found[-1] - found[0]}
+
+
+def trainer(setting: shared.Setting, further: dict[str, Any]) -> Any:
+    """``train(steps, ratio, envs)``: seconds of as many environment steps; the first call builds and warms up."""
+    agents: dict[int, cvpo.CVPO] = {}
+
+    def train(steps: int, ratio: float, envs: int) -> dict[str, Any]:
+        if envs not in agents:
+            env = cvpo.envs.make(shared.TASK, num_envs=envs)
+            limit = {"cost_limits": shared.TASK_LIMIT}
+            spaces = env.observation_space, env.action_space
+            agents[envs] = cvpo.make_agent(*spaces, env=env, num_envs=envs, **(options(setting) | limit | further))
+            agents[envs].learn(1_000 + 5 * shared.HORIZON, warmup_steps=1_000, updates_per_step=ratio)
+        agent = agents[envs]
+        began, updates = time.perf_counter(), agent.updates
+        agent.learn(steps, updates_per_step=ratio)
+        return {"seconds": time.perf_counter() - began, "steps": steps, "updates": agent.updates - updates}
+
+    return train
+
+
+def main() -> None:
+    """Answer requests; the agent and its data are made at the first one that needs them."""
+    setting = shared.SETTINGS[sys.argv[1]]
+    further = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
+    torch.set_num_threads(int(sys.argv[2]))
+    agents: list[cvpo.CVPO] = []
+
+    def on_agent(call: Any) -> Any:
+        def answer(updates: int) -> dict[str, Any]:
+            if not agents:
+                agents.append(make(setting, **further))
+            return call(agents[0], updates)
+
+        return answer
+
+    calls = {"time": timed, "stages": by_stage, "accuracy": accuracy, "memory": memory, "growth": growth}
+    shared.serve({name: on_agent(call) for name, call in calls.items()} | {"train": trainer(setting, further)})
+
+
+if __name__ == "__main__":
+    main()
