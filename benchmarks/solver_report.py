@@ -112,10 +112,10 @@ def _goals(goals: list[Row]) -> str:
             notes.append(f"one NumPy evaluation {1e3 * row['evaluation_seconds']['median']:.2g} ms")
         reached = {True: "yes", False: "no", None: "–"}[row["reached"]]
         goal = f"{row['bound']} {row['needed']:g}"
-        lines.append([row["goal"], row["size"], goal, measured, reached, seconds, residual, "; ".join(notes)])
-    heads = ["what", "size", "goal", "measured", "reached", "milliseconds", "largest residual", "notes"]
-    command = f"\n\nCommand: `{goals[0]['command']}`"
-    return table(heads, lines) + command
+        what = [row["goal"], row["size"], goal, measured, reached]
+        lines.append([*what, seconds, residual, "; ".join(notes), f"`{row['command']}`"])
+    heads = ["what", "size", "goal", "measured", "reached", "milliseconds", "largest residual", "notes", "command"]
+    return table(heads, lines)
 
 
 def _summary(rows: list[Row], times: dict[str, dict[str, float]]) -> str:

@@ -75,7 +75,7 @@ def measure(profile: str) -> Iterator[dict[str, Any]]:
             goal = attrs.evolve(goal, count=min(goal.count, 2), sampled=goal.sampled and 1)
         rounds, different = EFFORT[profile][goal.count > 1]
         row = {"kind": "goal", "command": COMMAND.format(profile=profile)}
-        yield row | _measure(goal, rounds, different, states=8 if smoke else 256)
+        yield row | measure_goal(goal, rounds, different, states=8 if smoke else 256)
     for count in (1, 2 if smoke else 64):
         row = {"kind": "goal", "command": COMMAND.format(profile=profile)}
         yield row | _iteration(count, EFFORT[profile][0][0], states=8 if smoke else 256)
@@ -114,7 +114,8 @@ def residual(name: str, problem: DualProblem, solution: DualSolution) -> float:
     return max(float(part.max()) for part in (graded.kl, graded.cost, graded.gap, graded.simplex, graded.sign))
 
 
-def _measure(goal: Goal, rounds: int, different: int, states: int) -> dict[str, Any]:
+def measure_goal(goal: Goal, rounds: int, different: int, states: int) -> dict[str, Any]:
+    """The row of one goal: ``rounds`` turns on each of ``different`` stacks of problems with ``states`` states."""
     lead = (goal.count,) if goal.count > 1 else ()
     row: dict[str, Any] = {
         "goal": f"{goal.name}: newton against {goal.other}",

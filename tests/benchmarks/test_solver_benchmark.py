@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 
+import attrs
 import pytest
 import torch
 
-from benchmarks import report, solvers
+from benchmarks import memory, report, solvers, speed_goals
 from benchmarks.contestants import contestants
+from benchmarks.fused_pass import fused_pass
 from benchmarks.measuring import Inside, TimeLimit, quartiles, time_limit, timed
 from benchmarks.solver_problems import cases, draw
 from benchmarks.speed_goals import GOALS, alternate, loosest
-from cvpo.estep import registry
+from cvpo.estep import dual, registry
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +30,7 @@ def _threads() -> object:
 
 def test_smallest_profile_and_its_report(tmp_path: Path) -> None:
     target = tmp_path / "solvers-smoke.jsonl"
-    names = ["newton", "slsqp", "fd-slsqp-loose"]
+    names = ["newton", "fd-slsqp-loose"]
     solvers.main(["--profile", "smoke", "--threads", "1", "--output", str(target), "--only", *names])
     header, *rows = [json.loads(line) for line in target.read_text().splitlines()]
     assert header["versions"]["torch"] == torch.__version__ and header["threads"] == 1
@@ -71,6 +74,33 @@ def test_accuracy_is_made_equal_before_times_are_compared() -> None:
     problem = draw(0, states=64, particles=16)
     options, worst = loosest("analytic-slsqp", [problem], [None])
     assert worst <= 1e-6 and options["ftol"] > 1e-15
+
+
+def test_goal_row() -> None:
+    row = speed_goals.measure_goal(attrs.evolve(GOALS[3], count=2, particles=8), rounds=2, different=1, states=16)
+    assert row["equal_accuracy"] and row["residual"]["newton"] <= 1e-6 and row["turns"] == 2
+    assert row["measured"] == row["ratio"]["median"] > 0
+    assert row["reached"] == (row["measured"] >= 8.0)
+
+
+def test_the_fused_pass_is_what_an_iteration_needs() -> None:
+    problem = draw(0, (2,), states=16, particles=8)
+    q = torch.cat([problem.q_reward.unsqueeze(1), problem.q_cost], dim=1)
+    x = torch.tensor([[0.7, 0.4], [1.3, 0.0]], dtype=torch.float64)
+    exact = dual.evaluate(q, None, problem.cost_limit, problem.kl_epsilon, x)
+    value, _, cost, aa, ab, bb = fused_pass(q, x)
+    hessian = torch.stack([torch.stack([aa, ab], 1), torch.stack([ab, bb], 1)], 1) / x[:, 0].view(-1, 1, 1)
+    torch.testing.assert_close(hessian, exact.hessian)
+    torch.testing.assert_close(problem.cost_limit[:, 0] - cost, exact.gradient[:, 1])
+    eta, constant = x[:, 0], problem.kl_epsilon - math.log(8)
+    torch.testing.assert_close(eta * (value + constant) + x[:, 1] * problem.cost_limit[:, 0], exact.value)
+
+
+@pytest.mark.skipif(not os.access(memory.CLEAR, os.W_OK), reason="needs /proc")
+def test_memory_is_that_of_the_solve() -> None:
+    row = memory.growth("newton", "stack")
+    assert row["data_bytes"] == 2 * 8 * 64 * 64 * 16
+    assert 0 <= row["bytes"] < 100 * row["data_bytes"]
 
 
 def test_turns_alternate() -> None:
