@@ -19,6 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 #: Operators with a result, or a shape, that the host reads; ``item``, ``bool`` and ``float`` of a tensor are the first.
 SYNCHRONISING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2"}
+#: Operators that synchronise where they are given a mask: the shape of what it selects is read from it.
+INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 #: Methods that hand memory to the host without an operator of their own on a CPU.
 HANDED_OVER = {"tolist", "numpy", "__array__"}
 
@@ -50,13 +52,14 @@ class Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         stage, name = self.stage(), func.overloadpacket.__name__
+        given = {each.untyped_storage().data_ptr() for each in _tensors((args, tuple((kwargs or {}).values())))}
         self.operations[stage] += 1
         self.names[stage, name] += 1
-        if name in SYNCHRONISING:
+        if name in SYNCHRONISING or (name in INDEXING and _masks(args[1])):
             self.syncs[stage] += 1
-        # What aliases an argument, a view or the result of an operator in place, is not new memory.
-        if not any(result.alias_info for result in func._schema.returns):
-            self.bytes[stage] += sum(each.untyped_storage().nbytes() for each in _tensors(out))
+        # What shares memory with an argument, a view or the result of an operator in place, is not new.
+        storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in _tensors(out)}
+        self.bytes[stage] += sum(size for address, size in storages.items() if address not in given)
         return out
 
 
@@ -81,7 +84,12 @@ def live_tensors() -> tuple[int, int]:
     return len(found), sum(storages.values())
 
 
+def _masks(indices: Any) -> bool:
+    return any(each is not None and each.dtype in (torch.bool, torch.uint8) for each in indices)
+
+
 def _tensors(value: Any) -> list[torch.Tensor]:
+    """The tensors in nested sequences."""
     if isinstance(value, torch.Tensor):
         return [value]
-    return [each for each in value if isinstance(each, torch.Tensor)] if isinstance(value, (list, tuple)) else []
+    return [each for part in value for each in _tensors(part)] if isinstance(value, (list, tuple)) else []

@@ -1,0 +1,81 @@
+"""A guard against slower updates that does not depend on the machine: what one update does, counted by stage.
+
+A budget is what the stage took when it was last lowered, and 5 % more. Where a count falls, lower its budget; where one
+rises for a reason, raise it in the same commit, and say there what the update is given for it.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import updates_ours, updates_settings
+from benchmarks.counting import Counter, live_tensors
+from benchmarks.updates_stages import stages
+
+UPDATES = 20
+#: Operations and bytes of one update at the peer's defaults (B = 256, K = 16, 2×128). The iterations of ``dual`` and
+#: the probes of ``guard`` depend on the data, and so, by rounding, on the machine: they have a third more.
+BUDGETS = {
+    "sampling": (40, 78_000),
+    "target": (84, 1_420_000),
+    "critic": (125, 4_060_000),
+    "particles": (85, 14_100_000),
+    "dual": (510, 1_470_000),
+    "metrics": (21, 75_000),
+    "fit": (314, 2_780_000),
+    "guard": (240, 940_000),
+    "averages": (2, 0),
+    "rest": (0, 0),
+}
+#: On a CPU looking costs nothing: Newton looks whether it is done, and the guard whether there is anything to do. No
+#: other stage may make the host wait; with a fixed number of iterations Newton may not either.
+LOOKS = {"dual", "guard"}
+
+
+TINY = updates_settings.Setting(batch=16, particles=4, hidden=(8, 8), members=2, iterations=2)
+
+
+def counted(setting: updates_settings.Setting, updates: int, **options: object) -> Counter:
+    """Counts over ``updates`` updates, after some that warm up."""
+    agent = updates_ours.make(setting, count=3_000, **options)
+    for _ in range(5):
+        agent.update()
+    with stages(agent) as stage, Counter(stage.name) as counter:
+        for _ in range(updates):
+            agent.update()
+    return counter
+
+
+@pytest.fixture(scope="module")
+def counter() -> Counter:
+    return counted(updates_settings.SETTINGS["defaults"], UPDATES)
+
+
+@pytest.mark.parametrize("stage", BUDGETS)
+def test_operations_and_bytes_of_a_stage_stay_within_their_budgets(counter: Counter, stage: str) -> None:
+    operations, size = BUDGETS[stage]
+    most = {name: count / UPDATES for (where, name), count in counter.names.most_common() if where == stage}
+    found = counter.operations[stage] / UPDATES
+    assert found <= operations, f"{stage}: {found} operations an update, budget {operations}: {most}"
+    found = counter.bytes[stage] / UPDATES
+    assert found <= size, f"{stage}: {found:.0f} bytes allocated an update, budget {size}"
+
+
+def test_only_the_solver_and_the_guard_look_at_results(counter: Counter) -> None:
+    found = {stage: count / UPDATES for stage, count in counter.syncs.items() if stage not in LOOKS and count}
+    assert not found, f"synchronisations an update where none is promised: {found}"
+
+
+def test_a_solver_with_a_fixed_number_of_steps_never_looks() -> None:
+    found = counted(TINY, 1, estep={"name": "newton", "check_every": None, "budget": 3}).syncs["dual"]
+    assert not found, f"{found} synchronisations in an E-step that promises none"
+
+
+def test_updates_leave_no_tensors_behind() -> None:
+    agent = updates_ours.make(TINY, count=600)
+    found = []
+    for updates in (20, 200):
+        for _ in range(updates):
+            agent.update()
+        found.append(live_tensors())
+    assert found[0] == found[1], f"(live tensors, their bytes) before and after 200 updates: {found}"
