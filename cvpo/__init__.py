@@ -25,6 +25,7 @@ __all__ = [
     "Transition",
     "WorkerError",
     "evaluate",
+    "keep_memory",
     "learn",
     "load",
     "make_agent",
@@ -55,6 +56,7 @@ _HOMES = {
     "Transition": "cvpo.types",
     "WorkerError": "cvpo.errors",
     "evaluate": "cvpo.evaluation",
+    "keep_memory": "cvpo.allocator",
     "learn": "cvpo.train",
     "load": "cvpo.assembly",
     "make_agent": "cvpo.assembly",
@@ -63,6 +65,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from cvpo import buffers, critics, distributions, envs, estep, mstep, policy, testing
     from cvpo.agent import CVPO
+    from cvpo.allocator import keep_memory
     from cvpo.assembly import load, make_agent
     from cvpo.config import AgentConfig
     from cvpo.errors import (

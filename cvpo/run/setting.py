@@ -11,6 +11,7 @@ import torch
 
 from cvpo import envs
 from cvpo.agent import CVPO
+from cvpo.allocator import keep_memory
 from cvpo.assembly import describe, make_agent
 from cvpo.errors import ConfigError
 from cvpo.run.config import RunConfig, from_options
@@ -73,7 +74,11 @@ def evaluation_keys(config: RunConfig) -> Any:
 
 @contextlib.contextmanager
 def setting(config: RunConfig) -> Iterator[tuple[Any, Any]]:
-    """Training and evaluation environments, with torch's thread count as configured; all undone on leaving."""
+    """Training and evaluation environments, with torch's thread count as configured; undone on leaving.
+
+    Freed memory stays with the process from here on (:func:`cvpo.keep_memory`).
+    """
+    keep_memory()
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch_threads(config.threads))
         env = make_env(config, copies=config.num_envs, cost_keys=training_keys(config))
