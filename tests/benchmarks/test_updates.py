@@ -1,0 +1,70 @@
+"""The update benchmark asks its sides in turns, grades the peer from its problem, and goes on without the peer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import updates, updates_settings, updates_sides
+from cvpo import estep
+
+
+class Recorded:
+    """A side that only notes when it was asked."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        self.name, self.log = name, log
+
+    def ask(self, do: str, **request: Any) -> dict[str, Any]:
+        self.log.append(self.name)
+        return {"seconds": 1.0}
+
+
+def test_sides_are_asked_in_turns_after_one_request_to_warm_up() -> None:
+    log: list[str] = []
+    answers = updates_sides.in_turns({name: Recorded(name, log) for name in ("ours", "peer")}, 2, "time", updates=1)
+    assert log == ["ours", "peer", "ours", "peer", "peer", "ours"]
+    assert [len(found) for found in answers.values()] == [2, 2]
+
+
+def test_a_side_that_dies_says_why() -> None:
+    side = updates_sides.Side("ours", "no such setting", 1)
+    with pytest.raises(RuntimeError, match="no such setting"):
+        side.ask("time", updates=1)
+    side.close()
+
+
+def test_the_peers_estep_is_graded_from_its_problem(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    q = torch.randn(2, 32, 8, dtype=torch.float64)
+    problem = estep.DualProblem(q[0], q[1:], torch.tensor([-0.1]), updates_settings.ESTEP_KL)
+    solution = estep.registry.create("newton").solve(problem)
+    assert float(solution.lam[0]) > 0.0
+    dual = np.array([float(solution.eta), float(solution.lam[0])])
+    answers = {"right": (solution.weights, dual), "wrong": (torch.full_like(solution.weights, 1 / 8), dual)}
+    found = {}
+    for name, (weights, duals) in answers.items():
+        path = tmp_path / f"{name}.npz"
+        np.savez(path, q=q.numpy(), weights=weights.numpy(), dual=duals, limit=np.array([-0.1]))
+        found[name] = updates.graded(str(path))["kkt"]
+    assert found["right"] < 1e-6 < found["wrong"]
+
+
+def test_without_the_peer_our_side_is_measured_and_the_way_to_the_peer_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in (updates, updates_sides):
+        monkeypatch.setattr(module, "PEER", tmp_path / "python")
+    monkeypatch.setattr(updates_sides.Side, "ask", lambda self, do, **request: {"before": 0, "peak": 2**20})
+    out = tmp_path / "rows.jsonl"
+    words = ["memory", "--settings", "defaults", "--threads", "1", "--out", str(out)]
+    updates.main(words)
+    updates.main(words)
+    assert "make bench-peers" in capsys.readouterr().out
+    row = json.loads(out.read_text())  # one line: the second measurement takes the place of the first
+    assert row["ours_mb"] == 1.0 and row["peer_versions"] is None and "peer_mb" not in row
