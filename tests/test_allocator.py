@@ -38,8 +38,8 @@ def faults(mode: str) -> float:
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library has no mallopt")
 def test_freed_memory_is_used_again() -> None:
-    assert faults("default") > 100
-    assert faults("keep") < 10
+    default, kept = faults("default"), faults("keep")
+    assert default > 100 and kept < 0.5 * default
 
 
 def test_without_glibc_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
