@@ -1,6 +1,7 @@
 """One round of CVPO on given states: the networks, their optimisers, and the three stages of the update.
 
-Shape legend: ``B`` states, ``K`` actions per state (particles), ``M`` costs, ``S = 1 + M`` signals.
+Shape legend: ``B`` states, ``K`` actions per state (particles), ``M`` costs, ``S = 1 + M`` signals, ``P`` members of a
+population.
 """
 
 from __future__ import annotations
@@ -29,22 +30,35 @@ class Learner:
 
     Knows neither environments nor replay: :meth:`update` is given a batch and states. ``generator`` draws the actions;
     ``seed`` fixes the networks. Source: CVPO (arXiv 2201.11927), algorithm 1.
+
+    ``population`` (P,) is P learners in one: every tensor, metrics included, has a leading axis P, ``generator`` is P
+    of them, each of which draws what it would alone, and ``kl_epsilon`` [P] may differ. () is a single learner, without
+    that axis.
     """
 
     def __init__(
-        self, config: AgentConfig, spec: Spec, *, seed: int, device: torch.device, generator: torch.Generator
+        self,
+        config: AgentConfig,
+        spec: Spec,
+        *,
+        seed: int,
+        device: torch.device,
+        generator: Any,
+        population: tuple[int, ...] = (),
+        kl_epsilon: Tensor | None = None,
     ) -> None:
         self.config, self.spec, self.generator = config, spec, generator
         init = torch.Generator().manual_seed(seed)
         sizes = (spec.obs_size, spec.action_size)
-        self.policy: nn.Module = config.policy.build(*sizes, generator=init).to(device)
-        self.critic: nn.Module = config.critic.build(*sizes, config.signals, generator=init).to(device)
+        count = {"population": population[0]} if population else {}
+        self.policy: nn.Module = config.policy.build(*sizes, **count, generator=init).to(device)
+        self.critic: nn.Module = config.critic.build(*sizes, config.signals, **count, generator=init).to(device)
         self.old_policy = copy.deepcopy(self.policy).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         # Walking the modules for their parameters takes longer than averaging them.
         self._params = {name: tuple(getattr(self, name).parameters()) for name in NETWORKS}
         self.critic_optimiser = torch.optim.Adam(self._params["critic"], lr=config.critic_lr, fused=True)
-        self.fit = config.fit.build(self.policy, config.mstep)
+        self.fit = config.fit.build(self.policy, config.mstep, *([population] if population else []))
         # A fit of a user's own may do without an optimiser.
         optimisers = (self.critic_optimiser, getattr(self.fit, "optimizer", None))
         self._rates = [(each, each.param_groups[0]["lr"]) for each in optimisers if each is not None]
@@ -58,10 +72,16 @@ class Learner:
             gamma=spec.gamma,
             mask_cost=config.mask_cost,
         )
-        self._statuses = torch.tensor(list(Status), device=device)
+        self._kl_epsilon = config.kl_epsilon if kl_epsilon is None else kl_epsilon
+        self._lead = len(population)
+        self._each = torch.ones(population, device=device)
+        self._statuses = torch.tensor(list(Status), device=device).reshape(-1, *(1 for _ in population))
 
     def update(self, batch: Batch, obs: Tensor, constraint: Constraint) -> tuple[dict[str, Tensor], Tensor]:
-        """One round, with the E-step on the states ``obs`` [B,O]; metrics as 0-d tensors, and |TD error| [B]."""
+        """One round, with the E-step on the states ``obs`` [B,O]; metrics as 0-d tensors, and |TD error| [B].
+
+        Of a population, all with a leading axis P; ``constraint`` is whatever has the ``threshold`` of its limits.
+        """
         metrics, td = self._evaluate_policy(batch)
         old = self.old_policy(obs)
         actions, weights, expected = self._expectation(obs, old, constraint)
@@ -84,11 +104,12 @@ class Learner:
             target = self.config.returns.targets(batch, self._evaluation)
         loss, td = self.config.critic.loss(self.critic, batch, target)
         self.critic_optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        # Of a population the losses are apart: each has the gradient 1, as the loss of a single one.
+        loss.backward(self._each)
         self.critic_optimiser.step()
-        means = target.mean((*range(target.ndim - 2), -1))
-        metrics = {"critic/loss": loss.detach(), "critic/td_error": td.mean(), "critic/target_reward": means[0]}
-        return metrics | {f"critic/target_cost_{m}": cost for m, cost in enumerate(means[1:])}, td
+        reward, *costs = target.mean((*range(self._lead, target.ndim - 2), -1)).unbind(-1)
+        metrics = {"critic/loss": loss.detach(), "critic/td_error": td.mean(-1), "critic/target_reward": reward}
+        return metrics | {f"critic/target_cost_{m}": cost for m, cost in enumerate(costs)}, td
 
     def _next_values(self, obs: Tensor) -> Tensor:
         """V_s = E_π Q_s(o, a) of the target critics, from ``target_particles`` actions."""
@@ -106,15 +127,16 @@ class Learner:
         config = self.config
         if config.policy.discrete:
             # Every action is a particle: the E-step is exact, with the policy itself as the prior.
-            actions = torch.eye(self.spec.action_size, device=obs.device).expand(obs.shape[0], -1, -1)
+            actions = torch.eye(self.spec.action_size, device=obs.device).expand(*obs.shape[:-1], -1, -1)
             log_prior = torch.log_softmax(old.logits, -1)
             prior = log_prior.exp()
         else:
             actions, log_prior, prior = old.sample(config.particles, self.generator), None, None
         net = self.target_critic if config.estep_critic == "target" else self.critic
         q = config.critic.evaluate(net, obs, actions)
-        limit = constraint.threshold(q[1:], prior)
-        problem = DualProblem(q[0], q[1:], limit, config.kl_epsilon, log_prior)
+        reward, costs = q[..., 0, :, :], q[..., 1:, :, :]
+        limit = constraint.threshold(costs, prior)
+        problem = DualProblem(reward, costs, limit, self._kl_epsilon, log_prior)
         solution = config.estep.solve(problem, warm=self.solution if config.warm_start else None)
         self.solution = solution
         return actions, solution.weights, self._measure_expectation(problem, solution)
@@ -123,19 +145,20 @@ class Learner:
         """Metrics of the E-step; ``estep/kl`` is KL/ε."""
         q, weights = problem.q_reward, solution.weights
         reference = -np.log(weights.shape[-1]) if problem.log_prior is None else problem.log_prior
-        kl = (torch.xlogy(weights, weights) - weights * reference).sum(-1).mean()
+        kl = (torch.xlogy(weights, weights) - weights * reference).sum(-1).mean(-1)
         metrics = {
             "estep/eta": solution.eta,
-            "estep/kl": kl / self.config.kl_epsilon,
+            "estep/kl": kl / self._kl_epsilon,
             "estep/iterations": solution.iterations.float(),
             "estep/violation": solution.violation,
-            "estep/q_range": (q.amax(-1) - q.amin(-1)).mean(),
+            "estep/q_range": (q.amax(-1) - q.amin(-1)).mean(-1),
         }
         counts = (solution.status == self._statuses).double().unbind()
         metrics.update(zip(_STATUS_METRICS, counts, strict=True))
-        for m, (lam, cost, limit) in enumerate(zip(solution.lam, problem.q_cost, problem.cost_limit, strict=True)):
+        by_cost = (solution.lam.unbind(-1), problem.q_cost.unbind(-3), problem.cost_limit.unbind(-1))
+        for m, (lam, cost, limit) in enumerate(zip(*by_cost, strict=True)):
             metrics[f"estep/lam_{m}"] = lam
-            metrics[f"estep/cost_{m}"] = (weights * cost).sum(-1).mean()
+            metrics[f"estep/cost_{m}"] = (weights * cost).sum(-1).mean(-1)
             metrics[f"estep/limit_{m}"] = limit
         return metrics
 

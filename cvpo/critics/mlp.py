@@ -82,5 +82,5 @@ class MLPCritic:
         values = self.ensemble(net, batch.obs, batch.action.unsqueeze(-2)).squeeze(-1)
         target = target.unsqueeze(-2).expand_as(values)
         errors = self._elementwise(values, target, reduction="none")
-        loss = (errors * batch.weight.unsqueeze(-2).unsqueeze(-2)).mean(-1).sum()
+        loss = (errors * batch.weight.unsqueeze(-2).unsqueeze(-2)).mean(-1).sum((-2, -1))
         return loss, (values.detach() - target).abs().mean((-3, -2))

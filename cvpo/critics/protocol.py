@@ -48,5 +48,5 @@ class Critic(Protocol):
         ...
 
     def loss(self, net: nn.Module, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Scalar loss against ``target`` [...,S,B], weighted by ``batch.weight``, and |TD error| [...,B]."""
+        """Loss [...] against ``target`` [...,S,B], weighted by ``batch.weight``, and |TD error| [...,B]."""
         ...

@@ -91,7 +91,7 @@ class QuantileCritic:
         samples = target.movedim(-3, -1).unsqueeze(-3)
         levels: Tensor = net.levels  # type: ignore[assignment]
         losses = quantile_huber(z, samples, levels, self.huber)
-        loss = (losses * batch.weight.unsqueeze(-2).unsqueeze(-2)).mean(-1).sum()
+        loss = (losses * batch.weight.unsqueeze(-2).unsqueeze(-2)).mean(-1).sum((-2, -1))
         return loss, (z.detach().mean(-1) - samples.mean(-1)).abs().mean((-3, -2))
 
 

@@ -17,11 +17,14 @@ def td_targets(
     """``y_s = x_s + γⁿ (1 − terminated) V_s(o')``: [...,S,B].
 
     ``signals`` [...,S,B] summed over n steps; ``discount`` [...,B] = γⁿ; ``terminated`` [...,B] bool;
-    ``next_values`` [...,S,B], or [A,S,B] for A samples of the return. Truncation is not in the equation: it always
+    ``next_values`` [...,S,B], or [...,A,S,B] for A samples of the return. Truncation is not in the equation: it always
     bootstraps. ``mask_cost=False`` lets the costs bootstrap through termination too, as some implementations do
     silently (a cost then cannot be escaped by ending the episode); the default is the paper's. Source: CVPO (arXiv
     2201.11927), appendix; Sutton & Barto, 6.1.
     """
+    if next_values.ndim > signals.ndim > 2:
+        # A single problem broadcasts by itself.
+        signals, discount, terminated = signals.unsqueeze(-3), discount.unsqueeze(-2), terminated.unsqueeze(-2)
     alive = (~terminated).to(signals.dtype) * discount
     if mask_cost:
         return torch.addcmul(signals, alive.unsqueeze(-2), next_values)

@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from cvpo.distributions.draw import Generators, draw
 from cvpo.distributions.kl import phi, same_kind
 
 
@@ -55,14 +56,13 @@ class Categorical:
         """log π [...,B,n]."""
         return torch.log_softmax(self.logits, -1)
 
-    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """``count`` one-hot actions per state, [...,B,K,n], without gradient."""
+    def sample(self, count: int, generator: Generators = None) -> Tensor:
+        """``count`` one-hot actions per state, [...,B,K,n], without gradient; ``generator`` as ``draw`` takes it."""
         cumulative = torch.softmax(self.logits.detach(), -1).cumsum(-1)
         # Divided by the total: the last possible category ends at exactly 1, which no uniform number reaches.
         edges = (cumulative / cumulative[..., -1:])[..., None, :-1]
         shape = (*self.logits.shape[:-1], count, 1)
-        uniform = torch.rand(shape, generator=generator, dtype=cumulative.dtype, device=cumulative.device)
-        return self._one_hot((uniform >= edges).sum(-1))
+        return self._one_hot((draw(torch.rand, shape, generator, cumulative) >= edges).sum(-1))
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """Σ_j a_j log π_j [...,B,K] of one-hot ``actions`` [...,B,K,n]; 0 · log 0 = 0."""

@@ -17,6 +17,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from cvpo.distributions.draw import Generators, draw
 from cvpo.distributions.kl import same_kind, scale_term
 
 
@@ -91,12 +92,11 @@ class Gaussian:
         """Whether ``scale`` holds standard deviations rather than a Cholesky factor."""
         return self.scale.ndim == self.mean.ndim
 
-    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """``count`` actions per state, [...,B,K,D], without gradient."""
+    def sample(self, count: int, generator: Generators = None) -> Tensor:
+        """``count`` actions per state, [...,B,K,D], without gradient; ``generator`` as ``draw`` takes it."""
         mean, scale = self.mean.detach(), self.scale.detach()
         shape = (*mean.shape[:-1], count, mean.shape[-1])
-        noise = torch.randn(shape, generator=generator, dtype=mean.dtype, device=mean.device)
-        return mean.unsqueeze(-2) + colour(scale, noise)
+        return mean.unsqueeze(-2) + colour(scale, draw(torch.randn, shape, generator, mean))
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """log N(a; μ, LLᵀ) [...,B,K] of ``actions`` [...,B,K,D]."""

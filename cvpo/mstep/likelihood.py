@@ -73,8 +73,8 @@ class Likelihood:
             fitted = state.ratios(kls())
         self._ascend(state, fitted)
         stats = finish(state, kls, old_params, loss, fitted)
-        alpha = state.alpha.reshape(-1, len(state.terms)).mean(0)
-        return stats | {f"alpha/{term}": alpha[j] for j, term in enumerate(state.terms)}
+        alpha = state.alpha.clone()
+        return stats | {f"alpha/{term}": alpha[..., j] for j, term in enumerate(state.terms)}
 
     def _ascend(self, state: FitState, ratios: Tensor) -> None:
         # Only a KL measured after a step says anything about it: before the first one it is 0 by construction.

@@ -56,4 +56,5 @@ class Fit(Protocol):
         actions: Tensor | None,
         weights: Tensor,
     ) -> dict[str, Tensor]:
-        """One M-step; returns 0-d tensors ``loss``, ``kl/<term>`` (relative to its bound), ``guard_t`` and its own."""
+        """One M-step; returns ``loss``, ``kl/<term>`` (relative to its bound), ``guard_t`` and its own, each
+        [*population]."""
