@@ -23,12 +23,14 @@ __all__ = [
     "RunError",
     "Spec",
     "Transition",
+    "VectorAgent",
     "WorkerError",
     "evaluate",
     "keep_memory",
     "learn",
     "load",
     "make_agent",
+    "make_vector_agent",
     "buffers",
     "critics",
     "distributions",
@@ -54,19 +56,21 @@ _HOMES = {
     "RunError": "cvpo.errors",
     "Spec": "cvpo.types",
     "Transition": "cvpo.types",
+    "VectorAgent": "cvpo.vector_agent",
     "WorkerError": "cvpo.errors",
     "evaluate": "cvpo.evaluation",
     "keep_memory": "cvpo.allocator",
     "learn": "cvpo.train",
     "load": "cvpo.assembly",
     "make_agent": "cvpo.assembly",
+    "make_vector_agent": "cvpo.assembly",
 }
 
 if TYPE_CHECKING:
     from cvpo import buffers, critics, distributions, envs, estep, mstep, policy, testing
     from cvpo.agent import CVPO
     from cvpo.allocator import keep_memory
-    from cvpo.assembly import load, make_agent
+    from cvpo.assembly import load, make_agent, make_vector_agent
     from cvpo.config import AgentConfig
     from cvpo.errors import (
         CheckpointError,
@@ -81,6 +85,7 @@ if TYPE_CHECKING:
     from cvpo.evaluation import evaluate
     from cvpo.train import learn
     from cvpo.types import Batch, Spec, Transition
+    from cvpo.vector_agent import VectorAgent
 
 
 def __getattr__(name: str) -> Any:

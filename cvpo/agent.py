@@ -120,13 +120,19 @@ class CVPO:
 
     def update(self) -> dict[str, Tensor]:
         """One round of CVPO on a replayed batch; metrics as 0-d tensors, left on the device."""
+        batch, states = self.draw()
+        metrics, td = self.learner.update(batch, states, self.constraint)
+        self.store.reprioritise(batch.index, td)
+        return metrics
+
+    def draw(self) -> tuple[Batch, Tensor]:
+        """What an update is made of, normalised: a replayed batch and the E-step's states [B,O]. Where the critic
+        measures the limit, it does so now."""
         batch = self.store.sample(self.config.batch_size)
         states = self._normalised(self.source.select(batch, self.estep_batch))
         if self._by_critic is not None:
             self.constraint.measured = self._measured_by_critic(*self._by_critic)
-        metrics, td = self.learner.update(self._normalised_batch(batch), states, self.constraint)
-        self.store.reprioritise(batch.index, td)
-        return metrics
+        return self._normalised_batch(batch), states
 
     def _measured_by_critic(self, measure: Any, before: Any) -> Tensor:
         """What the limit is measured by [M], of the newest episodes; ``before`` is of the limit until one has ended."""
@@ -191,9 +197,13 @@ class CVPO:
             state["source"] = self.source.state_dict()
         return state
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state of :meth:`state_dict`; the next update is then bit-identical to the saved agent's."""
-        self.learner.load_state_dict(state["learner"])
+    def load_state_dict(self, state: dict[str, Any], *, learner: bool = True) -> None:
+        """Take over a state of :meth:`state_dict`; the next update is then bit-identical to the saved agent's.
+
+        ``learner=False`` leaves out what is learned: the member of a population has that from its stack.
+        """
+        if learner:
+            self.learner.load_state_dict(state["learner"])
         self.constraint.load_state_dict(state["constraint"])
         if self.normaliser is not None:
             self.normaliser.load_state_dict(state["normaliser"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -15,6 +16,7 @@ from cvpo.config import AgentConfig
 from cvpo.envs import VectorEnv
 from cvpo.errors import CheckpointError, ConfigError, suggest
 from cvpo.registry import Registry
+from cvpo.vector_agent import VectorAgent
 
 #: Where the names of each part of an agent are looked up, and the part's default.
 FAMILIES: dict[str, Registry] = {
@@ -98,6 +100,44 @@ def make_agent(
         **parts, cost_limits=cost_limits, limit_kind=limit_kind, gamma=gamma, horizon=horizon, **options
     )
     return CVPO(config, observation_space, action_space, num_envs=num_envs, seed=seed, device=device, env=env)
+
+
+def make_vector_agent(
+    observation_space: Space[Any],
+    action_space: Space[Any],
+    *,
+    seeds: Sequence[int],
+    cost_limits: Any = (),
+    kl_epsilon: float | Sequence[float] | None = None,
+    **given: Any,
+) -> VectorAgent:
+    """P CVPO agents, one for each of ``seeds``, that are trained in one batched update.
+
+    ``cost_limits`` as for :func:`make_agent`, the same for all; or a sequence of P such sequences, ``[(5.0,), (10.0,)]``,
+    one for each member. ``kl_epsilon``: one for all, or P of them. Everything else is as for :func:`make_agent`;
+    ``num_envs`` environments feed each member. Raises ConfigError as that does, and where there are not P of them.
+    """
+    limits = list(cost_limits) if isinstance(cost_limits, Sequence) and _nested(cost_limits) else None
+    epsilons = list(kl_epsilon) if isinstance(kl_epsilon, Sequence) else None
+    for name, each in (("cost_limits", limits), ("kl_epsilon", epsilons)):
+        if each is not None and len(each) != len(seeds):
+            raise ConfigError(f"{name} has {len(each)} entries for {len(seeds)} seeds; allowed: one for each, or for all")
+    if not len(seeds):
+        raise ConfigError("seeds is empty; allowed: one for each member, at least one")
+    agents = []
+    parts = dict(given)
+    for index, seed in enumerate(seeds):
+        own = dict(cost_limits=limits[index] if limits is not None else cost_limits, seed=seed)
+        if kl_epsilon is not None:
+            own["kl_epsilon"] = epsilons[index] if epsilons is not None else kl_epsilon
+        agents.append(make_agent(observation_space, action_space, **parts, **own))
+        # Instances: components without an equality of their own are then the same ones in every member.
+        parts.update({name: getattr(agents[0].config, name) for name in FAMILIES})
+    return VectorAgent(agents)
+
+
+def _nested(values: Sequence[Any]) -> bool:
+    return any(isinstance(value, Sequence) for value in values)
 
 
 def describe(config: AgentConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -71,3 +72,16 @@ class Constraint:
         kind = config.limit.measure if config.limit.measure in ("discounted", "steps") else "episode"
         measured = self.statistics.measured_cost(kind, terminates=terminates)
         self.measured = self.limit if measured is None else torch.as_tensor(measured, device=self._device)
+
+
+class Constraints:
+    """The constraints of P agents with the same kind of limit, each with its own limits and measurements."""
+
+    def __init__(self, members: Sequence[Constraint]) -> None:
+        self._members, self._config = members, members[0]._config
+
+    def threshold(self, q_cost: Tensor, prior: Tensor | None) -> Tensor:
+        """The E-steps' limits [P,M], for Q-values ``q_cost`` [P,M,B,K] and ``prior`` [P,B,K] or None."""
+        limit = torch.stack([member.limit for member in self._members])
+        measured = torch.stack([member.measured for member in self._members])
+        return self._config.limit.threshold(q_cost.double(), prior, limit, measured, self._config.gamma)
