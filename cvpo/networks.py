@@ -85,19 +85,22 @@ class StackedMLP(nn.Module):
             x = self._activate(layer(x))
         return self.head(x)
 
-    def particles(self, shared: Tensor, rows: Tensor) -> Tensor:
-        """``f([shared, row])`` for K rows per state: ``shared`` [G|1,B,I], ``rows`` [G|1,B,K,J] to [G,B,K,out]."""
-        first: StackedLinear = self.layers[0] if len(self.layers) else self.head  # type: ignore[assignment]
+    def particles(self, shared: Tensor, rows: Tensor, networks: slice | None = None) -> Tensor:
+        """``f([shared, row])`` for K rows per state: ``shared`` [G|1,B,I], ``rows`` [G|1,B,K,J] to [G,B,K,out].
+
+        ``networks`` evaluates these of the stack only, which are then the G.
+        """
+        parameters = [(layer.weight, layer.bias) for layer in (*self.layers, self.head)]
+        if networks is not None:
+            parameters = [(weight[networks], bias[networks]) for weight, bias in parameters]
+        weight, bias = parameters[0]
         split = shared.shape[-1]
         count = rows.shape[-2]
-        per_state = linear(shared, first.weight[:, :split], first.bias)
-        per_row = torch.matmul(rows.flatten(1, 2), first.weight[:, split:])
+        per_state = linear(shared, weight[:, :split], bias)
+        per_row = torch.matmul(rows.flatten(1, 2), weight[:, split:])
         x = per_row.unflatten(1, (-1, count)).add_(per_state.unsqueeze(2)).flatten(1, 2)
-        if len(self.layers):
-            x = self._activate(x)
-            for layer in self.layers[1:]:
-                x = self._activate(layer(x))
-            x = self.head(x)
+        for weight, bias in parameters[1:]:
+            x = linear(self._activate(x), weight, bias)
         return x.unflatten(1, (-1, count))
 
     def _activate(self, x: Tensor) -> Tensor:

@@ -50,6 +50,13 @@ class EnsembleNet(nn.Module):
         if self.clip:
             actions = actions.clamp(-1.0, 1.0)
         if self.population > 1:
+            if obs.device.type == "cpu" and actions.shape[-2] > 1:
+                # Member by member: the activations of all at once would not stay in the cache.
+                members = (slice(p, p + 1) for p in range(self.population))
+                values = [
+                    self.mlp.particles(obs[p], actions[p], slice(p.start * self.each, p.stop * self.each)) for p in members
+                ]
+                return torch.cat(values).unflatten(0, self.shape)
             obs = obs.repeat_interleave(self.each, dim=0)
             actions = actions.repeat_interleave(self.each, dim=0)
             return self.mlp.particles(obs, actions).unflatten(0, self.shape)
