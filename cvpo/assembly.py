@@ -113,15 +113,15 @@ def make_vector_agent(
 ) -> VectorAgent:
     """P CVPO agents, one for each of ``seeds``, that are trained in one batched update.
 
-    ``cost_limits`` as for :func:`make_agent`, the same for all; or a sequence of P such sequences, ``[(5.0,), (10.0,)]``,
-    one for each member. ``kl_epsilon``: one for all, or P of them. Everything else is as for :func:`make_agent`;
+    ``cost_limits`` as for :func:`make_agent`, the same for all; or a sequence of P such sequences, one for each member:
+    ``[(5.0,), (10.0,)]``. ``kl_epsilon``: one for all, or P of them. Everything else is as for :func:`make_agent`;
     ``num_envs`` environments feed each member. Raises ConfigError as that does, and where there are not P of them.
     """
     limits = list(cost_limits) if isinstance(cost_limits, Sequence) and _nested(cost_limits) else None
     epsilons = list(kl_epsilon) if isinstance(kl_epsilon, Sequence) else None
     for name, each in (("cost_limits", limits), ("kl_epsilon", epsilons)):
         if each is not None and len(each) != len(seeds):
-            raise ConfigError(f"{name} has {len(each)} entries for {len(seeds)} seeds; allowed: one for each, or for all")
+            raise ConfigError(f"{name} has {len(each)} entries for {len(seeds)} seeds; allowed: one for each")
     if not len(seeds):
         raise ConfigError("seeds is empty; allowed: one for each member, at least one")
     agents = []

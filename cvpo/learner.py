@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cvpo.config import AgentConfig
-from cvpo.constraint import Constraint
+from cvpo.constraint import Constraint, Constraints
 from cvpo.critics.returns import Evaluation
 from cvpo.critics.targets import bootstrap_of
 from cvpo.estep import DualProblem, DualSolution, Status
@@ -77,10 +77,10 @@ class Learner:
         self._each = torch.ones(population, device=device)
         self._statuses = torch.tensor(list(Status), device=device).reshape(-1, *(1 for _ in population))
 
-    def update(self, batch: Batch, obs: Tensor, constraint: Constraint) -> tuple[dict[str, Tensor], Tensor]:
+    def update(self, batch: Batch, obs: Tensor, constraint: Constraint | Constraints) -> tuple[dict[str, Tensor], Tensor]:
         """One round, with the E-step on the states ``obs`` [B,O]; metrics as 0-d tensors, and |TD error| [B].
 
-        Of a population, all with a leading axis P; ``constraint`` is whatever has the ``threshold`` of its limits.
+        Of a population, all with a leading axis P.
         """
         metrics, td = self._evaluate_policy(batch)
         old = self.old_policy(obs)
@@ -121,7 +121,7 @@ class Learner:
 
     @torch.no_grad()
     def _expectation(
-        self, obs: Tensor, old: Any, constraint: Constraint
+        self, obs: Tensor, old: Any, constraint: Constraint | Constraints
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """E-step: weights w [B,K] of actions [B,K,D] drawn from π_old, under the cost limits and the KL bound."""
         config = self.config

@@ -77,7 +77,10 @@ class VectorAgent:
         return (pi.mode if deterministic else pi.sample(1, self.generators).squeeze(-2)).flatten(0, 1)
 
     def observe(self, transition: Transition, *, cut: bool = False) -> list[list[Episode]]:
-        """Store one step of all environments [P·n]; the episodes that it finished, by member. See :meth:`CVPO.observe`."""
+        """Store one step of all environments [P·n]; the episodes that it finished, by member.
+
+        See :meth:`CVPO.observe`.
+        """
         fields = attrs.asdict(transition, recurse=False)
         # Environments are the last axis of the signals, and the first of everything else.
         parts = {

@@ -52,9 +52,9 @@ class EnsembleNet(nn.Module):
         if self.population > 1:
             if obs.device.type == "cpu" and actions.shape[-2] > 1:
                 # Member by member: the activations of all at once would not stay in the cache.
-                members = (slice(p, p + 1) for p in range(self.population))
                 values = [
-                    self.mlp.particles(obs[p], actions[p], slice(p.start * self.each, p.stop * self.each)) for p in members
+                    self.mlp.particles(obs[p : p + 1], actions[p : p + 1], slice(p * self.each, (p + 1) * self.each))
+                    for p in range(self.population)
                 ]
                 return torch.cat(values).unflatten(0, self.shape)
             obs = obs.repeat_interleave(self.each, dim=0)

@@ -107,7 +107,7 @@ class Retrace:
     def targets(self, batch: Batch, evaluation: Evaluation) -> Tensor:
         """y_s [S,B] from ``batch.window``."""
         window = window_of(batch)
-        now = evaluation.policy(window.obs.flatten(0, 1)).log_prob(window.action.flatten(0, 1).unsqueeze(-2))
+        now = evaluation.policy(window.obs.flatten(-3, -2)).log_prob(window.action.flatten(-3, -2).unsqueeze(-2))
         ratio = torch.exp((now.view_as(window.log_prob) - window.log_prob).clamp(max=0.0)).nan_to_num(nan=0.0)
         return traced(window, evaluation, self.decay * ratio * window.inside)
 
@@ -120,17 +120,21 @@ def window_of(batch: Batch) -> Window:
 
 
 def traced(window: Window, evaluation: Evaluation, trace: Tensor) -> Tensor:
-    """``Q_s(o₀,a₀) + Σ_t γᵗ (Π_{1<=i<=t} trace_i) δ_t,s`` [S,B] for ``trace`` [B,n], of which the first is not read."""
-    obs, next_obs, action = (value.flatten(0, 1) for value in (window.obs, window.next_obs, window.action))
-    gamma = torch.full(obs.shape[:1], evaluation.gamma, dtype=obs.dtype, device=obs.device)
+    """``Q_s(o₀,a₀) + Σ_t γᵗ (Π_{1<=i<=t} trace_i) δ_t,s`` [...,S,B] for ``trace`` [...,B,n].
+
+    The first of a trace is not read. Windows of a population have a leading axis P.
+    """
+    obs, next_obs, action = (value.flatten(-3, -2) for value in (window.obs, window.next_obs, window.action))
+    gamma = torch.full(obs.shape[:-1], evaluation.gamma, dtype=obs.dtype, device=obs.device)
     target = td_targets(
-        window.signals.flatten(1),
+        window.signals.flatten(-2),
         gamma,
-        window.terminated.flatten(),
+        window.terminated.flatten(-2),
         evaluation.next_values(next_obs),
         mask_cost=evaluation.mask_cost,
     )
     q = evaluation.q_values(obs, action)
     errors = (target - q).view_as(window.signals)
-    steps = torch.cat([torch.ones_like(trace[:, :1]), evaluation.gamma * trace[:, 1:]], -1)
-    return q.view_as(errors)[..., 0] + (steps.cumprod(-1) * errors).sum(-1)
+    steps = evaluation.gamma * trace
+    steps[..., 0] = 1.0
+    return q.view_as(errors)[..., 0] + (steps.cumprod(-1).unsqueeze(-3) * errors).sum(-1)
