@@ -77,7 +77,9 @@ class Learner:
         self._each = torch.ones(population, device=device)
         self._statuses = torch.tensor(list(Status), device=device).reshape(-1, *(1 for _ in population))
 
-    def update(self, batch: Batch, obs: Tensor, constraint: Constraint | Constraints) -> tuple[dict[str, Tensor], Tensor]:
+    def update(
+        self, batch: Batch, obs: Tensor, constraint: Constraint | Constraints
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """One round, with the E-step on the states ``obs`` [B,O]; metrics as 0-d tensors, and |TD error| [B].
 
         Of a population, all with a leading axis P.
