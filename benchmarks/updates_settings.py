@@ -20,8 +20,8 @@ import numpy as np
 TASK = "SafetyCarCircle-v0"
 #: The sizes of that task: observations, actions, steps of an episode.
 OBS, ACTIONS, HORIZON = 8, 2, 300
-#: Cost limits of an episode: of that task, and of the made-up data, whose own episodes cost about 30.
-TASK_LIMIT, COST_LIMIT = 10.0, 30.0
+#: Cost limits of an episode: of that task, and of the made-up data, whose own episodes cost about 150.
+TASK_LIMIT, COST_LIMIT = 10.0, 90.0
 #: The hyper-parameters are the peer's own.
 GAMMA, N_STEP, CAPACITY = 0.98, 2, 100_000
 ESTEP_KL, MSTEP_KL_MEAN, MSTEP_KL_COV = 0.02, 0.005, 0.0005
@@ -48,8 +48,8 @@ SETTINGS = {
 def data(count: int = CAPACITY, seed: int = 0) -> dict[str, np.ndarray]:
     """``count`` transitions of a made-up task, whole episodes one after the other; arrays [count,...].
 
-    States drift at random, two actions push two of their coordinates. Pushing along the first coordinate earns reward;
-    pushing hard costs 1 on a tenth of the steps. So the Q-values differ between actions, and reward is against cost.
+    States drift at random, two actions push two of their coordinates. Pushing along these coordinates earns reward, and
+    pushing hard costs 1. So the Q-values differ between actions, and reward is against cost.
     """
     rng = np.random.default_rng(seed)
     episodes = -(-count // HORIZON)
@@ -60,7 +60,7 @@ def data(count: int = CAPACITY, seed: int = 0) -> dict[str, np.ndarray]:
         obs[:, t + 1] = 0.95 * obs[:, t] + 0.3 * rng.normal(size=(episodes, OBS))
         obs[:, t + 1, :ACTIONS] += 0.2 * actions[:, t]
     reward = (obs[:, :-1, :ACTIONS] * actions).sum(-1)
-    cost = (np.abs(actions).sum(-1) > 1.55).astype(np.float32)
+    cost = (np.abs(actions).sum(-1) > 1.0).astype(np.float32)
     ends = np.zeros((episodes, HORIZON), bool)
     ends[:, -1] = True
     arrays = {"obs": obs[:, :-1], "next_obs": obs[:, 1:], "action": actions, "reward": reward, "cost": cost}
