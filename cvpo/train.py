@@ -79,7 +79,8 @@ class Loop:
                 cut=agent.steps + env.num_envs >= until,
             )
             self.obs = step.obs
-            agent.learner.scale_rates(self._rate(until))
+            if self.schedule.final_lr < 1.0:
+                agent.learner.scale_rates(self._rate(until))
             for _ in range(self._due()):
                 self.means.add(agent.update())
             if callback is not None and callback(self) is False:
