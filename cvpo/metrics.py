@@ -9,7 +9,10 @@ from torch import Tensor
 
 
 class Means:
-    """Running means of named 0-d tensors; :meth:`add` is two tensor operations, :meth:`take` reads the host values."""
+    """Running means of named 0-d tensors; :meth:`add` is two tensor operations, :meth:`take` reads the host values.
+
+    Metrics [P] of a population have lists of P means.
+    """
 
     def __init__(self) -> None:
         self._names: tuple[str, ...] = ()
@@ -25,7 +28,7 @@ class Means:
             self._sum.add_(values)
         self._count += 1
 
-    def take(self) -> dict[str, float]:
+    def take(self) -> dict[str, Any]:
         """The means since the last call, empty if there was no update."""
         if self._sum is None:
             return {}

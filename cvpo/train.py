@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from cvpo.agent import CVPO
-from cvpo.envs import as_vector
+from cvpo.envs import Groups, VectorEnv, as_vector
 from cvpo.errors import ConfigError
 from cvpo.metrics import Means
-from cvpo.statistics import Episode
 from cvpo.types import Transition
 from cvpo.validators import number
+from cvpo.vector_agent import VectorAgent
 
 
 @attrs.frozen(kw_only=True)
@@ -40,15 +40,17 @@ class Loop:
     """The state of a training loop; callbacks are given it after every step of the environments.
 
     ``agent``, ``env``, ``schedule``; ``finished``: the episodes that the last step ended; ``means``: metrics of the
-    updates since they were last taken.
+    updates since they were last taken. Of a :class:`~cvpo.VectorAgent`, episodes are lists by member, and steps those
+    of each member.
     """
 
-    def __init__(self, agent: CVPO, env: Any, schedule: Schedule) -> None:
+    def __init__(self, agent: Any, env: Any, schedule: Schedule) -> None:
         check_fit(agent, env)
         self.agent, self.env, self.schedule = agent, env, schedule
-        self.rng = np.random.default_rng([agent.seed, 1])
+        self._members: tuple[CVPO, ...] = _members(agent)
+        self._rngs = [np.random.default_rng([member.seed, 1]) for member in self._members]
         self.means = Means()
-        self.finished: list[Episode] = []
+        self.finished: list[Any] = []
         self.first_step, self.first_update = agent.steps, agent.updates
         self.obs: np.ndarray | None = None
 
@@ -56,14 +58,16 @@ class Loop:
         """Go on until the agent has seen ``until`` steps, or the callback returns False."""
         agent, env = self.agent, self.env
         if self.obs is None:
-            agent.constraint.statistics.interrupt()
+            for member in self._members:
+                member.constraint.statistics.interrupt()
             self.obs = env.reset()
         while agent.steps < until:
             log_prob = None
             if agent.steps >= self.schedule.warmup_steps:
                 actions = agent.act(self.obs)
             else:
-                actions = torch.from_numpy(agent.door.sample(env.num_envs, self.rng))
+                pairs = zip(self._members, self._rngs, strict=True)
+                actions = torch.from_numpy(np.concatenate([m.door.sample(m.num_envs, rng) for m, rng in pairs]))
                 log_prob = torch.full((env.num_envs,), agent.door.uniform_log_prob)
             step = env.step(actions.cpu().numpy())
             self.finished = agent.observe(
@@ -76,7 +80,7 @@ class Loop:
                     truncated=torch.from_numpy(step.truncated),
                     log_prob=log_prob,
                 ),
-                cut=agent.steps + env.num_envs >= until,
+                cut=agent.steps + agent.num_envs >= until,
             )
             self.obs = step.obs
             if self.schedule.final_lr < 1.0:
@@ -105,7 +109,8 @@ class Loop:
         """Everything the next step depends on, the environments' episodes in progress included."""
         return {
             "env": self.env.state_dict(),
-            "rng": self.rng.bit_generator.state,
+            "rng": self._rngs[0].bit_generator.state,
+            "others": [rng.bit_generator.state for rng in self._rngs[1:]],
             "means": self.means.state_dict(),
             "first_step": self.first_step,
             "first_update": self.first_update,
@@ -114,35 +119,46 @@ class Loop:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.env.load_state_dict(state["env"])
-        self.rng.bit_generator.state = state["rng"]
+        for rng, saved in zip(self._rngs, [state["rng"], *state.get("others", [])], strict=True):
+            rng.bit_generator.state = saved
         self.means.load_state_dict(state["means"])
         self.first_step, self.first_update = state["first_step"], state["first_update"]
         self.obs = state["obs"]
 
 
 def learn(
-    agent: CVPO, total_steps: int, env: Any, *, callback: Callback | None = None, **schedule: Any
+    agent: Any, total_steps: int, env: Any, *, callback: Callback | None = None, **schedule: Any
 ) -> Loop:
     """Collect ``total_steps`` more environment steps with ``agent`` on ``env`` and update it along the way.
 
     ``env`` is a Gymnasium environment or what :func:`cvpo.envs.make` returns; it stays the caller's: it is neither
     closed nor replaced. ``callback(loop)`` runs after every step; returning False ends the call. ``schedule`` are
     fields of :class:`Schedule`. Raises ConfigError where agent and environment do not fit each other.
+
+    A :class:`~cvpo.VectorAgent` of P members with n environments each takes ``total_steps`` with every member, on an
+    ``env`` of P·n environments, or on P of n: then every member sees the episodes that it would see alone.
     """
     if env is None:
         raise ConfigError("there is no environment to learn on; pass env=... to learn or to make_agent")
-    config = agent.config
-    vector = as_vector(env, seed=agent.seed, costs=len(config.cost_limits), horizon=config.horizon)
+    config, seed = agent.config, _members(agent)[0].seed
+    if isinstance(env, (list, tuple)) and env and all(isinstance(each, VectorEnv) for each in env):
+        env = Groups(env)
+    vector = as_vector(env, seed=seed, costs=len(config.cost_limits), horizon=config.horizon)
     loop = Loop(agent, vector, Schedule(**schedule))
     loop.run(agent.steps + total_steps, callback)
     return loop
 
 
-def check_fit(agent: CVPO, env: Any) -> None:
+def _members(agent: Any) -> tuple[CVPO, ...]:
+    """The agents that an agent is made of: those of a population, or itself."""
+    return agent.agents if isinstance(agent, VectorAgent) else (agent,)
+
+
+def check_fit(agent: Any, env: Any) -> None:
     """Raises ConfigError where the number of costs, environments or the sizes of spaces differ."""
     pairs = (
         ("costs (one limit for each)", len(agent.config.cost_limits), len(env.cost_names)),
-        ("parallel environments", agent.num_envs, env.num_envs),
+        ("parallel environments", agent.num_envs * len(_members(agent)), env.num_envs),
         ("observation size", agent.spec.obs_size, env.obs_size),
         ("action size", agent.spec.action_size, env.action_size),
     )

@@ -105,9 +105,11 @@ class VectorAgent:
         return metrics
 
     def learn(self, total_steps: int, env: Any, *, callback: Any = None, **schedule: Any) -> VectorAgent:
-        """Collect and update until every member has taken ``total_steps`` more steps; see
-        :func:`cvpo.vector_train.learn`."""
-        from cvpo.vector_train import learn
+        """Collect and update until every member has taken ``total_steps`` more steps; see :func:`cvpo.train.learn`.
+
+        ``env`` has P·n environments, or is a sequence of P with n each.
+        """
+        from cvpo.train import learn
 
         learn(self, total_steps, env, callback=callback, **schedule)
         return self

@@ -12,6 +12,7 @@ _PUBLIC = {
     "ActionDoor": "cvpo.envs.spaces",
     "COST_KEYS": "cvpo.envs.sprint",
     "COST_LIMITS": "cvpo.envs.sprint",
+    "Groups": "cvpo.envs.groups",
     "ObservationNormaliser": "cvpo.envs.normalise",
     "Serial": "cvpo.envs.serial",
     "Step": "cvpo.envs.vector",
@@ -26,6 +27,7 @@ __all__ = [
     "ActionDoor",
     "COST_KEYS",
     "COST_LIMITS",
+    "Groups",
     "ObservationNormaliser",
     "Serial",
     "Step",
@@ -39,6 +41,7 @@ __all__ = [
 if TYPE_CHECKING:
     from cvpo.envs.builtin import register
     from cvpo.envs.factory import as_vector, make
+    from cvpo.envs.groups import Groups
     from cvpo.envs.normalise import ObservationNormaliser
     from cvpo.envs.serial import Serial
     from cvpo.envs.spaces import ActionDoor

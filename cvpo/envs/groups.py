@@ -1,0 +1,61 @@
+"""Groups of environments side by side as one, each with a seed of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+
+from cvpo.envs.vector import Step, VectorEnv, check_actions, split_state
+from cvpo.errors import ConfigError
+
+
+class Groups(VectorEnv):
+    """The environments of several :class:`VectorEnv`, one group after the other: N = Σ_g N_g.
+
+    Each group keeps its seed, so that it plays the episodes that it would play alone. The groups stay the caller's to
+    close. Raises ConfigError where they are not of one kind.
+    """
+
+    def __init__(self, groups: Sequence[VectorEnv]) -> None:
+        if not groups:
+            raise ConfigError("there are no groups of environments; allowed: at least one")
+        self.groups = tuple(groups)
+        first = self.groups[0]
+        for name in ("task", "horizon", "cost_names", "observation_space", "action_space", "obs_size", "door", "seed"):
+            setattr(self, name, getattr(first, name))
+        for group in self.groups[1:]:
+            for name in ("horizon", "cost_names", "observation_space", "action_space"):
+                ours, theirs = getattr(first, name), getattr(group, name)
+                if ours != theirs:
+                    raise ConfigError(f"{name} of the groups of environments is {ours} and {theirs}; allowed: one")
+        self._sizes = [group.num_envs for group in self.groups]
+        self.num_envs = sum(self._sizes)
+
+    def reset(self, seed: int | None = None) -> np.ndarray:
+        return np.concatenate([group.reset(seed) for group in self.groups])
+
+    def step(self, actions: np.ndarray) -> Step:
+        actions = check_actions(actions, self.num_envs, self.action_size)
+        parts = np.split(actions, np.cumsum(self._sizes)[:-1])
+        steps = [group.step(part) for group, part in zip(self.groups, parts, strict=True)]
+        names = [field.name for field in attrs.fields(Step)]
+        return Step(*(np.concatenate([getattr(step, name) for step in steps]) for name in names))
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        states = [group.state_dict() for group in self.groups]
+        return {name: np.concatenate([state[name] for state in states]) for name in states[0]}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> np.ndarray:
+        parts = split_state(state, self._sizes)
+        pairs = zip(self.groups, parts, strict=True)
+        return np.concatenate([group.load_state_dict(part, strict) for group, part in pairs])
+
+    def render_frame(self, index: int = 0) -> np.ndarray:
+        group = int(np.searchsorted(np.cumsum(self._sizes), index, side="right"))
+        return self.groups[group].render_frame(index - sum(self._sizes[:group]))
+
+    def close(self) -> None:
+        """The groups are the caller's."""
