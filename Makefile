@@ -3,6 +3,7 @@
 # make test     set-up, then the tests: ARGS reaches pytest
 # make lint     ruff and mypy
 # make bench    set-up, then the solver benchmark's quick profile (under 10 minutes on 2 cores): more in ARGS
+# make tasks    set-up, then the learning benchmark on real tasks (days on 2 cores; it resumes): suites and more in ARGS
 # make report   tables and plots from the rows under benchmarks/results
 # make bench-peers  .venv-peers: the peer that `python -m benchmarks.updates` times beside this library
 # Every target may be repeated: a finished set-up is not done again, one that was interrupted starts afresh.
@@ -27,7 +28,7 @@ SAFETY_NODEPS := safety-gymnasium==1.0.0 gymnasium-robotics==1.2.2
 BULLET_NODEPS := bullet-safety-gym==1.4.0 pybullet==3.2.7
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bullet train test lint bench-peers clean
+.PHONY: help setup setup-bullet train test lint bench bench-peers tasks report clean
 
 help:
 	@sed -n '/^#/!q; s/^# //p' $(firstword $(MAKEFILE_LIST))
@@ -73,6 +74,9 @@ $(PEERS)/.complete: constraints-peers.txt
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.solvers $(ARGS)
+
+tasks: $(STAMP)
+	@$(BIN)/python -m benchmarks.tasks $(ARGS)
 
 report: $(STAMP)
 	@$(BIN)/python -m benchmarks.report

@@ -1,6 +1,6 @@
 """The agent learns: near the best constrained return within the limit, which it breaks without the constraint.
 
-One seed of ``python -m benchmarks.learning sprint``; the best return is computed from the task's dynamics alone.
+One seed of ``python -m benchmarks.tasks sprint``; the best return is computed from the task's dynamics alone.
 """
 
 from __future__ import annotations

@@ -1,0 +1,63 @@
+"""The suites of :mod:`benchmarks.tasks`: which task, which variants of the agent, how long, and what is looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+#: With and without the constraint: the task's preset as it is, and plain MPO with the same steps, whose costs are
+#: reported all the same.
+CONSTRAINT: Mapping[str, tuple[str, ...]] = {"constrained": (), "unconstrained": ("--cost-limits",)}
+
+#: The task's preset alone.
+PRESET: Mapping[str, tuple[str, ...]] = {"constrained": ()}
+
+#: How the cost critic's two members are made one: all else is the task's preset.
+AGGREGATION: Mapping[str, tuple[str, ...]] = {
+    name: ("--critic.members", "2", "--critic.cost", rule)
+    for name, rule in (("mean", "mean"), ("max", "max"), ("ucb", "ucb:1"))
+}
+
+
+@attrs.frozen
+class Suite:
+    """A ``task``, run for ``steps`` environment steps in ``variants`` (by name: further options of ``cvpo train``).
+
+    ``limits`` are those of the episode costs, in the order of the task's costs; variants without a constraint are held
+    against them too. The mode and the samples of the policy are evaluated every ``eval_every`` steps. ``reach``: the
+    returns whose first step the report names.
+    """
+
+    task: str
+    variants: Mapping[str, tuple[str, ...]]
+    steps: int
+    limits: tuple[float, ...]
+    eval_every: int
+    reach: tuple[float, ...] = ()
+
+    def command(self, variant: str, seed: int, steps: int | None = None) -> list[str]:
+        """Arguments of ``cvpo`` that train this run, but for its folder."""
+        run = ["--task", self.task, "--seed", str(seed), "--steps", str(self.steps if steps is None else steps)]
+        return ["train", *run, "--eval-every", str(self.eval_every), *self.variants[variant]]
+
+
+SUITES: dict[str, Suite] = {
+    "sprint": Suite("cvpo/Sprint-v0", CONSTRAINT, 6_000, (25.0,), 2_000, (30.0, 60.0)),
+    "sprint-discrete": Suite("cvpo/SprintDiscrete-v0", CONSTRAINT, 6_000, (25.0,), 2_000, (30.0, 60.0)),
+    "sprint-two-costs": Suite("cvpo/SprintTwoCosts-v0", CONSTRAINT, 6_000, (25.0, 5.0), 2_000, (30.0, 60.0)),
+    "velocity": Suite("SafetyHopperVelocity-v1", CONSTRAINT, 30_000, (25.0,), 10_000, (500.0, 1_000.0)),
+    "car-circle": Suite("SafetyCarCircle-v0", PRESET, 350_000, (10.0,), 5_000, (330.0, 400.0, 430.0)),
+    "half-cheetah": Suite("SafetyHalfCheetahVelocity-v1", PRESET, 1_000_000, (25.0,), 20_000, (1_800.0, 2_700.0)),
+    "point-circle": Suite("SafetyPointCircle1-v0", PRESET, 500_000, (25.0,), 10_000, (25.0, 50.0)),
+    "point-goal": Suite("SafetyPointGoal1-v0", PRESET, 1_000_000, (25.0,), 20_000, (10.0, 15.0)),
+    "ant": Suite("SafetyAntVelocity-v1", PRESET, 1_000_000, (25.0,), 20_000, (1_000.0, 2_000.0)),
+    "aggregation-circle": Suite("SafetyCarCircle-v0", AGGREGATION, 200_000, (10.0,), 5_000, (330.0, 400.0)),
+    "aggregation-velocity": Suite(
+        "SafetyHalfCheetahVelocity-v1", AGGREGATION, 200_000, (25.0,), 10_000, (1_000.0, 1_800.0)
+    ),
+}
+
+#: What ``python -m benchmarks.tasks`` runs when no suite is named.
+DEFAULT = ("car-circle", "half-cheetah", "point-circle", "point-goal", "ant")
+
