@@ -3,7 +3,7 @@
 # make test     set-up, then the tests: ARGS reaches pytest
 # make lint     ruff and mypy
 # make bench    set-up, then the solver benchmark's quick profile (under 10 minutes on 2 cores): more in ARGS
-# make tasks    set-up, then the learning benchmark on real tasks (days on 2 cores; it resumes): suites and more in ARGS
+# make tasks    set-up, then the learning benchmark on real tasks (hours for each run; it resumes): suites and more in ARGS
 # make report   tables and plots from the rows under benchmarks/results
 # make bench-peers  .venv-peers: the peer that `python -m benchmarks.updates` times beside this library
 # Every target may be repeated: a finished set-up is not done again, one that was interrupted starts afresh.

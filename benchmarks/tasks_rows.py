@@ -59,23 +59,32 @@ def rows_of(run: Mapping[str, Any], folder: RunFolder) -> list[Row]:
 
 
 def binned(metrics: Sequence[Row], width: float) -> list[Row]:
-    """Means of metrics rows in bins of at least ``width`` steps; ``step`` is where a bin ends.
+    """Metrics rows in bins of at least ``width`` steps: means over all episodes, or updates, of a bin, of six digits.
 
-    Each row counts with its episodes or its updates, so that the mean is that over all episodes, or all updates, of
-    the bin: None without any. Six digits are kept.
+    ``step`` is where a bin ends, ``episodes`` and ``updates`` are its own.
     """
     found: list[Row] = []
     since: Row = {"step": 0, "episodes": 0, "updates": 0}
     last = since
-    held: list[tuple[int, int, Row]] = []
+    held: list[Row] = []
     for i, row in enumerate(metrics):
-        held.append((row["episodes"] - last["episodes"], row["updates"] - last["updates"], row))
+        held.append({**row, **{name: row[name] - last[name] for name in ("episodes", "updates")}})
         last = row
         if row["step"] - since["step"] >= width or i == len(metrics) - 1:
-            counts = {name: row[name] - since[name] for name in ("episodes", "updates")}
-            found.append({"step": row["step"], **counts, **_means(held), "time/elapsed": _short(row["time/elapsed"])})
+            found.append({"step": row["step"], **pooled(held), "time/elapsed": _short(row["time/elapsed"])})
             since, held = row, []
     return found
+
+
+def pooled(rows: Sequence[Row]) -> Row:
+    """Means of ``rows``, each counted with its own ``episodes`` or ``updates``, and their sums; None without any."""
+    means: Row = {count: sum(row[count] for row in rows) for count in ("episodes", "updates")}
+    for name in dict.fromkeys(name for row in rows for name in row if name.startswith(("train/", *DIAGNOSIS))):
+        count = "episodes" if name.startswith(EPISODES) else "updates"
+        known = [(row[count], row[name]) for row in rows if row.get(name) is not None]
+        total = sum(weight for weight, _ in known)
+        means[name] = _short(sum(weight * value for weight, value in known) / total) if total else None
+    return means
 
 
 def read_run(path: Path) -> list[Row]:
@@ -89,20 +98,6 @@ def write_run(path: Path, rows: Sequence[Row]) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
     partial.replace(path)
-
-
-def _means(held: Sequence[tuple[int, int, Row]]) -> Row:
-    names = dict.fromkeys(name for _, _, row in held for name in row if name.startswith(("train/", *DIAGNOSIS)))
-    means: Row = {}
-    for name in names:
-        weighted = [
-            (episodes if name.startswith(EPISODES) else updates, row[name])
-            for episodes, updates, row in held
-            if row.get(name) is not None
-        ]
-        total = sum(weight for weight, _ in weighted)
-        means[name] = _short(sum(weight * value for weight, value in weighted) / total) if total else None
-    return means
 
 
 def _short(value: float) -> float:

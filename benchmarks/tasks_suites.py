@@ -60,4 +60,3 @@ SUITES: dict[str, Suite] = {
 
 #: What ``python -m benchmarks.tasks`` runs when no suite is named.
 DEFAULT = ("car-circle", "half-cheetah", "point-circle", "point-goal", "ant")
-
