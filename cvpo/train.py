@@ -56,6 +56,13 @@ class Loop:
 
     def run(self, until: int, callback: Callback | None = None) -> None:
         """Go on until the agent has seen ``until`` steps, or the callback returns False."""
+        try:
+            self._run(until, callback)
+        finally:
+            if self.schedule.final_lr < 1.0:
+                self.agent.learner.scale_rates(1.0)
+
+    def _run(self, until: int, callback: Callback | None) -> None:
         agent, env = self.agent, self.env
         if self.obs is None:
             for member in self._members:
