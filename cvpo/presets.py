@@ -58,8 +58,8 @@ VELOCITY: dict[str, Any] = {
     "aim": 0.5,
 }
 
-#: Circle tasks: their cost is a boundary that is crossed on the way to the reward, and the paper's limit on the critic's
-#: own Q_c sees that in the very next update, where a cost that is measured on episodes sees it an episode later: with
+#: Circle tasks: their cost is a boundary that is crossed on the way to the reward; the paper's limit on the critic's
+#: own Q_c sees that in the very next update, a cost measured on episodes sees it an episode later: with
 #: ``limit="policy"`` the tuning run stood at costs of 70 to 190 where this one stood at 0 to 4.
 CIRCLE: dict[str, Any] = {
     "steps": 75_000,
