@@ -106,7 +106,7 @@ def plan(arguments: argparse.Namespace) -> list[Run]:
 
 
 def main(argv: Iterable[str] | None = None) -> int:
-    """Run what is missing; the exit status is 1 where a run failed."""
+    """Run what is missing; the exit status is 1 where a run failed, 130 after Ctrl-C."""
     arguments = _parse(argv)
     try:
         runs = {each: each.finished() for each in plan(arguments)}
@@ -130,9 +130,12 @@ def main(argv: Iterable[str] | None = None) -> int:
             else:
                 score = json.dumps(header["result"]["scores"][0])
                 print(f"{futures[future].name}: {header['seconds']:.0f} s, {score}", flush=True)
-    finally:
-        # After Ctrl-C the runs under way save themselves and end; none of the others starts.
+    except KeyboardInterrupt:
+        # The runs under way were told too: they save themselves and end. None of the others starts.
         pool.shutdown(cancel_futures=True)
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    pool.shutdown()
     return int(failed > 0)
 
 
