@@ -122,7 +122,7 @@ def test_bins_are_means_over_episodes_and_over_updates() -> None:
 def test_suites_state_the_limits_of_their_tasks(name: str) -> None:
     suite = SUITES[name]
     assert preset(suite.task)["cost_limits"] == suite.limits
-    assert suite.steps % suite.eval_every == 0
+    assert suite.eval_every <= suite.steps
     assert list(suite.reach) == sorted(suite.reach)
 
 
