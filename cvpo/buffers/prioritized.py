@@ -86,7 +86,7 @@ class PrioritizedStore:
         # Rounded up, the last draw could be 1 itself.
         leaf = self.tree.draw(uniform.add_(self._strata).div_(size).clamp_(max=1.0 - 1e-15))
         batch = self.inner.at(leaf)
-        priority = self.tree.levels[0][leaf]
+        priority = self.tree.levels[0].index_select(0, leaf)
         weight = (priority / priority.amin()).pow(-self.config.beta).to(batch.weight.dtype)
         return attrs.evolve(batch, weight=weight)
 

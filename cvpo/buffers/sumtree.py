@@ -53,15 +53,15 @@ class SumTree:
         cumulative = top.cumsum(0)
         target = uniform * cumulative[-1]
         node = torch.searchsorted(cumulative, target, right=True)
-        below = (cumulative - top)[node]
+        below = (cumulative - top).index_select(0, node)
         for rows in reversed(self.rows):
-            children = rows[node]
+            children = rows.index_select(0, node)
             cumulative = children.cumsum(-1)
             # Differences of large sums round: what is left stays at 0 or above, and below what the children share.
             target = torch.minimum((target - below).clamp_(min=0.0), cumulative[:, -1] * (1.0 - 1e-12))
-            child = (cumulative <= target.unsqueeze(-1)).sum(-1, keepdim=True)
+            child = torch.searchsorted(cumulative, target.unsqueeze(-1), right=True)
             below = (cumulative - children).gather(-1, child).squeeze(-1)
-            node = node * FANOUT + child.squeeze(-1)
+            node = torch.add(child.squeeze(-1), node, alpha=FANOUT)
         return node
 
     @property
