@@ -38,6 +38,7 @@ def test_any_number_of_costs_trains_inside_the_trust_region(costs: int, estep: s
     {"fit": "regression", "policy": {"name": "cholesky", "hidden": (16,)}, "buffer": {"name": "nstep", "steps": 3}},
     {"old_policy": "copy", "normalise_obs": True, "states": "replay", "limit": "q"},
     {"limit": {"name": "policy", "measure": "critic"}, "estep_critic": "online", "target_policy": "online"},
+    {"estep": "adam", "returns": "retrace", "buffer": {"name": "prioritized", "steps": 3, "windows": True}},
 ])
 def test_state_round_trip_is_bit_identical_over_the_next_updates(tmp_path, options):
     agent, env = line_agent(2, **options)

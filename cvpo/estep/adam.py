@@ -46,7 +46,9 @@ class Adam:
 
     def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
         """``steps`` Adam steps on every problem of the stack."""
-        kept = warm.state if warm is not None and isinstance(warm.state, Moments) else None
+        # From a checkpoint the moments come back as a plain list.
+        state = None if warm is None else warm.state
+        kept = Moments(*state) if isinstance(state, (list, tuple)) and len(state) == len(Moments._fields) else None
 
         def minimise(task: Task, start: Tensor, cold: Callable[[], Tensor]) -> Minimum:
             return self._minimise(task, start, kept)
