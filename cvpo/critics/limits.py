@@ -65,20 +65,32 @@ class CostLimit(Protocol):
         ...
 
 
+def prior_mean(q_cost: Tensor, prior: Tensor | None) -> Tensor:
+    """E_b E_p[Q_c] [...,M]: what the policy costs in the E-step's states, as the critic sees it."""
+    return (q_cost.mean(-1) if prior is None else (prior.unsqueeze(-3) * q_cost).sum(-1)).mean(-1)
+
+
 @attrs.frozen
 class QLimit:
-    """``E_b E_w[Q_c] <= d``: the paper's constraint, over whatever states the E-step is given.
+    """``E_b E_w[Q_c] <= d + (1 − ρ) (E_b E_p[Q_c] − d)₊``: the paper's constraint, over the E-step's states.
 
-    With replayed states it is often infeasible (old unsafe data) although the policy itself is safe, and with exact
+    ``approach`` ρ in (0, 1]: 1 is the paper's, ``E_b E_w[Q_c] <= d``. With it, states in which no action helps any more
+    (old unsafe data, an episode that went wrong) can make the program infeasible for thousands of updates, in which the
+    reward does not count. ρ < 1 asks a step for that share of the excess over the limit only, which weights can meet
+    inside the KL ball; the fixed point is the same. Where the excess is 0 it is the paper's for every ρ, and with exact
     critics it overshoots and cycles around the limit. Source: CVPO (arXiv 2201.11927), equation 7.
     """
+
+    approach: float = attrs.field(default=1.0, validator=number(gt=0, le=1))
 
     summary: ClassVar[str] = "the paper's: mean of E_w[Q_c] over the E-step's states below the limit"
     measure: ClassVar[str] = "states"
 
     def threshold(self, q_cost: Tensor, prior: Tensor | None, limit: Tensor, measured: Tensor, gamma: float) -> Tensor:
-        """``d``; see :class:`CostLimit`."""
-        return limit
+        """``d + (1 − ρ) (E_b E_p[Q_c] − d)₊``; see :class:`CostLimit`."""
+        if self.approach == 1.0:
+            return limit
+        return limit + (1.0 - self.approach) * (prior_mean(q_cost, prior) - limit).clamp(min=0.0)
 
 
 @attrs.frozen
@@ -104,7 +116,7 @@ class PolicyLimit:
 
     def threshold(self, q_cost: Tensor, prior: Tensor | None, limit: Tensor, measured: Tensor, gamma: float) -> Tensor:
         """``E_b E_p[Q_c] + (1−γ) κ (d − J_c)``; see :class:`CostLimit`."""
-        own = (q_cost.mean(-1) if prior is None else (prior.unsqueeze(-3) * q_cost).sum(-1)).mean(-1)
+        own = prior_mean(q_cost, prior)
         return own + (1.0 - gamma) * self.rate * (limit - (own if self.measure == "states" else measured))
 
 

@@ -141,6 +141,18 @@ def test_policy_limit_is_the_performance_difference():
     assert torch.equal(critics.limits.create("q").threshold(q_cost, None, limit, measured, 0.9), limit)
 
 
+def test_the_paper_limit_may_be_approached_by_a_share_of_the_excess_at_a_time():
+    q_cost = torch.rand(2, 5, 4, dtype=torch.float64)
+    prior = torch.softmax(torch.randn(5, 4, dtype=torch.float64), -1)
+    own = (q_cost * prior).sum(-1).mean(-1)
+    # The first cost is over its limit, the second below.
+    limit = own + torch.tensor([-0.2, 0.3]).double()
+    threshold = critics.limits.create("q", approach=0.25).threshold(q_cost, prior, limit, limit, 0.9)
+    torch.testing.assert_close(threshold, torch.stack([own[0] - 0.25 * 0.2, limit[1]]))
+    uniform = critics.limits.create("q", approach=0.25).threshold(q_cost, None, limit - 1.0, limit, 0.9)
+    torch.testing.assert_close(uniform, 0.75 * q_cost.mean((-1, -2)) + 0.25 * (limit - 1.0))
+
+
 def test_critic_is_a_frozen_configuration():
     critic = MLPCritic(members=3, cost="ucb:2")
     assert attrs.evolve(critic, members=4).members == 4
