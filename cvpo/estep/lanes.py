@@ -55,6 +55,9 @@ class Lanes(Protocol):
     def join(self, vector: Vector, like: Tensor, /) -> Tensor:
         """A tensor [P,S] of the components, with the dtype and device of ``like``."""
 
+    def matrix(self, rows: Matrix, like: Tensor, /) -> Tensor:
+        """A tensor [P,S,S] of the rows, of which all but the first may be constants."""
+
     def solve(self, matrix: Matrix, right: Vector, pinned: Vector, value: Vector, /) -> Vector:
         """y with (matrix · y)_i = right_i in the free coordinates and y_i = ``value_i`` in the pinned ones."""
 
@@ -91,6 +94,10 @@ class One:
     @staticmethod
     def join(vector: Vector, like: Tensor) -> Tensor:
         return torch.tensor([vector], dtype=like.dtype, device=like.device)
+
+    @staticmethod
+    def matrix(rows: Matrix, like: Tensor) -> Tensor:
+        return torch.tensor([rows], dtype=like.dtype, device=like.device)
 
     @staticmethod
     def solve(matrix: Matrix, right: Vector, pinned: Vector, value: Vector) -> Vector:
@@ -152,6 +159,12 @@ class Many:
     @staticmethod
     def join(vector: Vector, like: Tensor) -> Tensor:
         return torch.stack(vector, dim=1)
+
+    @staticmethod
+    def matrix(rows: Matrix, like: Tensor) -> Tensor:
+        first = torch.stack(rows[0], dim=1).unsqueeze(1)
+        below = torch.tensor(rows[1:], dtype=like.dtype, device=like.device).view(len(rows) - 1, len(rows))
+        return torch.cat([first, below.expand(len(like), -1, -1)], dim=1)
 
     @staticmethod
     def solve(matrix: Matrix, right: Vector, pinned: Vector, value: Vector) -> Vector:

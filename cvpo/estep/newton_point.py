@@ -10,7 +10,7 @@ from cvpo.estep.task import Task
 
 
 class Frame(NamedTuple):
-    """The numbers of a :class:`Task` by components, ``limit`` in absolute value; ``main``: not the least violation."""
+    """The numbers of a :class:`Task` by components; ``main``: not the least violation."""
 
     lower: Vector
     upper: Vector
@@ -52,7 +52,7 @@ def frame(lanes: Lanes, task: Task) -> Frame:
         upper=split(task.upper),
         units=split(task.units),
         size=split(task.size),
-        limit=split(task.limit.abs()),
+        limit=split(task.limit),
         epsilon=split(task.epsilon),
         slope=split(task.slope),
         lift=split(task.lift),
@@ -64,8 +64,8 @@ def frame(lanes: Lanes, task: Task) -> Frame:
 
 def point_at(lanes: Lanes, task: Task, frame: Frame, x: Vector) -> Point:
     """The dual at ``x`` and its distances from the optimum: one pass over the data."""
-    at = dual.evaluate(task.q, task.log_prior, task.limit, task.epsilon, lanes.join(x, task.q))
-    value, gradient, hessian = lanes.split(at.value), lanes.split(at.gradient), lanes.split(at.hessian)
+    found = dual.evaluate_in(lanes, task.q, task.log_prior, frame.limit, frame.epsilon, x)
+    value, gradient, hessian, weights = found
     where = lanes.where
     zero = 0.0 * x[0]
     fixed, product, excess, residual = [], zero, zero, zero
@@ -94,7 +94,7 @@ def point_at(lanes: Lanes, task: Task, frame: Frame, x: Vector) -> Point:
         error=lanes.maximum(product / frame.units[0], excess),
         residual=residual,
         spread=_spread(lanes, frame, x, gradient, hessian, tuple(fixed)),
-        weights=lanes.keep(at.weights),
+        weights=lanes.keep(weights),
     )
 
 

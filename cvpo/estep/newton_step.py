@@ -130,7 +130,7 @@ def _box(lanes: Lanes, frame: Frame, point: Point, stride: Number) -> tuple[Vect
 def _noise(frame: Frame, point: Point) -> Number:
     total = point.x[0] + frame.size[0]
     for lam, size, limit in zip(point.x[1:], frame.size[1:], frame.limit, strict=True):
-        total = total + lam * (size + limit)
+        total = total + lam * (size + abs(limit))
     return NOISE * total
 
 
