@@ -14,9 +14,11 @@ from torch import Tensor
 from cvpo.errors import ProblemError
 from cvpo.estep.answer import Answer, answer_at, assemble
 from cvpo.estep.implicit import attach
+from cvpo.estep.lanes import Many
 from cvpo.estep.problem import DualProblem
 from cvpo.estep.scaling import Scaled, scale
 from cvpo.estep.solution import DualSolution, Status
+from cvpo.estep.start import model_start
 from cvpo.estep.task import INFEASIBLE_BELOW, Minimum, Task, cold_start, least_violation_task, main_task, value_at
 
 Minimise = Callable[[Task, Tensor, Callable[[], Tensor]], Minimum]
@@ -44,7 +46,8 @@ def solve(
         task = main_task(scaled)
 
         def cold() -> Tensor:
-            return cold_start(task, torch.zeros_like(task.limit))
+            limit, least = Many.split(task.limit), task.lower[:, 0]
+            return Many.join(model_start(Many, task.q, task.log_prior, limit, task.epsilon, least), task.q)
 
         if warm is None:
             start = cold()

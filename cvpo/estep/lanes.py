@@ -31,6 +31,9 @@ class Lanes(Protocol):
     def sqrt(self, value: Number, /) -> Number:
         """The square root."""
 
+    def power_of_two(self, value: Number, /) -> Number:
+        """The power of two nearest a positive value in logarithm, else 1."""
+
     def at_least(self, value: Number, bound: float, /) -> Number:
         """The value, or the bound where it is larger."""
 
@@ -70,6 +73,10 @@ class One:
     sqrt = staticmethod(math.sqrt)
     at_least = staticmethod(max)
     at_most = staticmethod(min)
+
+    @staticmethod
+    def power_of_two(value: float) -> float:
+        return 2.0 ** round(math.log2(value)) if value > 0 else 1.0
 
     @staticmethod
     def where(condition: bool, yes: Number, no: Number) -> Number:
@@ -124,6 +131,10 @@ class Many:
     minimum = staticmethod(torch.minimum)
     maximum = staticmethod(torch.maximum)
     sqrt = staticmethod(torch.sqrt)
+
+    @staticmethod
+    def power_of_two(value: Tensor) -> Tensor:
+        return torch.where(value > 0, torch.exp2(torch.log2(value).round()), 1.0)
 
     @staticmethod
     def where(condition: Tensor, yes: Number, no: Number) -> Tensor:
