@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
 
 from cvpo.estep import dual
 from cvpo.estep.lanes import Lanes, Matrix, Number, Vector
-from cvpo.estep.task import Task
+from cvpo.estep.scaling import Units
+from cvpo.estep.task import INFEASIBLE_BELOW, Task, floors
+
+
+class Data(Protocol):
+    """What a pass reads: ``q`` [P,S,B,K], and ``log_prior`` [P,B,K] or None."""
+
+    @property
+    def q(self) -> Tensor:
+        """Q-values, normalised."""
+
+    @property
+    def log_prior(self) -> Tensor | None:
+        """log p, None where it is uniform."""
 
 
 class Frame(NamedTuple):
@@ -62,9 +78,27 @@ def frame(lanes: Lanes, task: Task) -> Frame:
     )
 
 
-def point_at(lanes: Lanes, task: Task, frame: Frame, x: Vector) -> Point:
+def main_frame(found: Units) -> Frame:
+    """The frame of :func:`cvpo.estep.task.main_task`, from the units of the problem."""
+    least, slope, lift = floors(found.graded[0], found.epsilon)
+    return Frame(
+        lower=(least, *(0.0 for _ in found.limit)),
+        upper=tuple(math.inf for _ in found.unit),
+        units=found.graded,
+        size=found.size,
+        limit=found.limit,
+        epsilon=found.epsilon,
+        slope=slope,
+        lift=lift,
+        bound=INFEASIBLE_BELOW,
+        active=found.finite,
+        main=True,
+    )
+
+
+def point_at(lanes: Lanes, data: Data, frame: Frame, x: Vector) -> Point:
     """The dual at ``x`` and its distances from the optimum: one pass over the data."""
-    found = dual.evaluate_in(lanes, task.q, task.log_prior, frame.limit, frame.epsilon, x)
+    found = dual.evaluate_in(lanes, data.q, data.log_prior, frame.limit, frame.epsilon, x)
     value, gradient, hessian, weights = found
     where = lanes.where
     zero = 0.0 * x[0]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cvpo.estep.lanes import Lanes, Number, Vector
 
-SWEEPS = 2
+SWEEPS = 3
 """Over the λ_m in turn; one alone is found in one."""
 LEAST_ROOM = 0.05
 """Limits beyond the model's reach count as this close to its end, a share of √(2ε Var Q_c)²: λ stays finite."""
