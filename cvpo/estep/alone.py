@@ -69,12 +69,13 @@ def _solution(problem: DualProblem, found: Units, point: Point, iterations: int)
     violation = sum((max(-slope, 0.0) * by for slope, by in zip(point.gradient[1:], unit[1:], strict=True)), 0.0)
     device = problem.kl_epsilon.device
     numbers = torch.tensor([point.x[0] * unit[0], violation, *lam], dtype=torch.float64, device=device)
-    counts = torch.tensor([int(Status.OK), iterations], device=device)
+    eta, excess, *_ = numbers.unbind()
+    status, count = torch.tensor([int(Status.OK), iterations], device=device).unbind()
     return DualSolution(
-        eta=numbers[0].reshape(shape),
+        eta=eta.reshape(shape),
         lam=numbers[2:].reshape(problem.cost_limit.shape),
         weights=point.weights.to(problem.q_reward.dtype).reshape(problem.q_reward.shape),
-        status=counts[0].reshape(shape),
-        iterations=counts[1].reshape(shape),
-        violation=numbers[1].reshape(shape),
+        status=status.reshape(shape),
+        iterations=count.reshape(shape),
+        violation=excess.reshape(shape),
     )

@@ -46,14 +46,17 @@ class Lanes(Protocol):
     def keep(self, weights: Tensor, /) -> Tensor | None:
         """``weights`` [P,B,K], if it costs nothing to choose between two of them."""
 
-    def either(self, condition: Number, yes: Tensor | None, no: Tensor | None, /) -> Tensor | None:
-        """One of two kept weights."""
+    def choose(self, condition: Number, yes: Any, no: Any, /) -> Any:
+        """``yes`` where the condition holds, else ``no``: nested tuples of numbers and kept weights."""
+
+    def same(self, a: Vector, b: Vector, /) -> bool:
+        """Whether two vectors are known to be equal, without waiting for the device."""
 
     def all(self, condition: Number, /) -> bool:
         """Whether the condition holds for every problem."""
 
     def split(self, tensor: Tensor, /) -> Any:
-        """A tensor [P], [P,S] or [P,S,S] by components: numbers, tuples of them, or tuples of tuples."""
+        """A tensor [P] or [P,S] by components: a number, or a tuple of them."""
 
     def join(self, vector: Vector, like: Tensor, /) -> Tensor:
         """A tensor [P,S] of the components, with the dtype and device of ``like``."""
@@ -87,8 +90,12 @@ class One:
         return weights
 
     @staticmethod
-    def either(condition: bool, yes: Tensor | None, no: Tensor | None) -> Tensor | None:
+    def choose(condition: bool, yes: Any, no: Any) -> Any:
         return yes if condition else no
+
+    @staticmethod
+    def same(a: Vector, b: Vector) -> bool:
+        return a == b
 
     @staticmethod
     def all(condition: bool) -> bool:
@@ -96,7 +103,8 @@ class One:
 
     @staticmethod
     def split(tensor: Tensor) -> Any:
-        return _as_tuples(tensor[0].tolist())
+        (numbers,) = tensor.tolist()
+        return tuple(numbers) if tensor.ndim == 2 else numbers
 
     @staticmethod
     def join(vector: Vector, like: Tensor) -> Tensor:
@@ -110,17 +118,21 @@ class One:
     def solve(matrix: Matrix, right: Vector, pinned: Vector, value: Vector) -> Vector:
         """Elimination without pivoting, for positive definite matrices; a pivot lost to rounding gives y_i = 0."""
         free = [i for i, at in enumerate(pinned) if not at]
-        held = [j for j, at in enumerate(pinned) if at]
-        rows = [[matrix[i][j] for j in free] + [right[i] - sum(matrix[i][j] * value[j] for j in held)] for i in free]
+        result = [at if held else 0.0 for at, held in zip(value, pinned, strict=True)]
+        rows = []
+        for i in free:
+            line = matrix[i]
+            rows.append([*(line[j] for j in free), right[i] - _dot(line, result)])
         for k, row in enumerate(rows):
             for lower in rows[k + 1 :]:
                 factor = lower[k] / row[k] if row[k] > 0 else 0.0
                 for j in range(k + 1, len(row)):
                     lower[j] -= factor * row[j]
-        result = list(value)
         for k in range(len(free) - 1, -1, -1):
             row = rows[k]
-            rest = row[-1] - sum(row[j] * result[free[j]] for j in range(k + 1, len(free)))
+            rest = row[-1]
+            for j in range(k + 1, len(free)):
+                rest -= row[j] * result[free[j]]
             result[free[k]] = rest / row[k] if row[k] > 0 else 0.0
         return tuple(result)
 
@@ -154,8 +166,14 @@ class Many:
         return None
 
     @staticmethod
-    def either(condition: Tensor, yes: Tensor | None, no: Tensor | None) -> Tensor | None:
-        return None
+    def choose(condition: Tensor, yes: Any, no: Any) -> Any:
+        if not isinstance(yes, tuple):
+            return None if yes is None else torch.where(condition, yes, no)
+        return tuple(Many.choose(condition, a, b) for a, b in zip(yes, no, strict=True))
+
+    @staticmethod
+    def same(a: Vector, b: Vector) -> bool:
+        return False
 
     @staticmethod
     def all(condition: Tensor) -> bool:
@@ -163,9 +181,7 @@ class Many:
 
     @staticmethod
     def split(tensor: Tensor) -> Any:
-        if tensor.ndim == 1:
-            return tensor
-        return tuple(Many.split(part) for part in tensor.unbind(1))
+        return tensor.unbind(1) if tensor.ndim == 2 else tensor
 
     @staticmethod
     def join(vector: Vector, like: Tensor) -> Tensor:
@@ -187,5 +203,8 @@ class Many:
         return torch.linalg.solve_ex(system, goal)[0].unbind(1)
 
 
-def _as_tuples(nested: Any) -> Any:
-    return tuple(_as_tuples(part) for part in nested) if isinstance(nested, list) else nested
+def _dot(a: Vector, b: list[float]) -> float:
+    total = 0.0
+    for one, other in zip(a, b, strict=True):
+        total += one * other
+    return total

@@ -46,9 +46,9 @@ class Newton:
 
     def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
         """Solve every problem of the stack; ``warm`` gives starting points."""
+        driver.check_warm(problem, warm)
         end = None
         if self.check_every is not None and alone.fits(problem, warm):
-            driver.check_warm(problem, warm)
             pace = Pace(self.tolerance, self.max_iter, self.check_every)
             solution, end = alone.solve(problem, warm, pace, self.accuracy)
             if solution is not None:

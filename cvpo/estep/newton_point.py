@@ -154,21 +154,7 @@ def clip(lanes: Lanes, value: Number, low: Number, high: Number) -> Number:
 
 def pick(lanes: Lanes, condition: Number, yes: Point, no: Point) -> Point:
     """``yes`` where the condition holds, else ``no``."""
-
-    def vector(a: Vector, b: Vector) -> Vector:
-        return tuple(lanes.where(condition, p, q) for p, q in zip(a, b, strict=True))
-
-    return Point(
-        x=vector(yes.x, no.x),
-        value=lanes.where(condition, yes.value, no.value),
-        gradient=vector(yes.gradient, no.gradient),
-        hessian=tuple(vector(a, b) for a, b in zip(yes.hessian, no.hessian, strict=True)),
-        fixed=vector(yes.fixed, no.fixed),
-        error=lanes.where(condition, yes.error, no.error),
-        residual=lanes.where(condition, yes.residual, no.residual),
-        spread=lanes.where(condition, yes.spread, no.spread),
-        weights=lanes.either(condition, yes.weights, no.weights),
-    )
+    return Point._make(lanes.choose(condition, yes, no))
 
 
 def _spread(lanes: Lanes, frame: Frame, x: Vector, gradient: Vector, hessian: Matrix, fixed: Vector) -> Number:

@@ -94,7 +94,7 @@ def projected_newton(lanes: Lanes, frame: Frame, point: Point, damping: Number, 
             lanes.where(at, a, clip(lanes, b, low, high))
             for at, a, b, low, high in zip(fixed, x, aim, least, most, strict=True)
         )
-        if cut == 2 or len(x) == 1:
+        if cut == 2 or len(x) == 1 or lanes.same(aim, goal):
             break
         # What was cut, and nothing that only rounds: the others are yet to be solved for.
         pinned = tuple(
