@@ -14,9 +14,11 @@ from torch import Tensor
 from cvpo.errors import ProblemError
 from cvpo.estep.answer import Answer, answer_at, assemble
 from cvpo.estep.implicit import attach
+from cvpo.estep.lanes import Many
 from cvpo.estep.problem import DualProblem
 from cvpo.estep.scaling import Scaled, scale
 from cvpo.estep.solution import DualSolution, Status
+from cvpo.estep.start import model_start
 from cvpo.estep.task import INFEASIBLE_BELOW, Minimum, Task, cold_start, least_violation_task, main_task, value_at
 
 Minimise = Callable[[Task, Tensor, Callable[[], Tensor]], Minimum]
@@ -32,11 +34,13 @@ def solve(
     sync: bool = True,
     examine: bool = True,
     resume: tuple[Status, ...] = (Status.OK,),
+    end: Minimum | None = None,
 ) -> DualSolution:
     """Solve a stack through its dual. OK is what ends within ``accuracy``; the rest is examined for infeasibility.
 
     With ``sync`` the host reads which problems need what, and works on those; without, every problem takes every
-    step, masked, and the host waits for nothing. ``resume``: the statuses of ``warm`` that give a starting point.
+    step, masked, and the host waits for nothing. ``resume``: the statuses of ``warm`` that give a starting point;
+    ``end``: where the main minimisation ended, if that is known already.
     Differentiable where an input requires it: see :mod:`cvpo.estep.implicit`.
     """
     with torch.no_grad():
@@ -44,16 +48,16 @@ def solve(
         task = main_task(scaled)
 
         def cold() -> Tensor:
-            return cold_start(task, torch.zeros_like(task.limit))
+            limit, least = Many.split(task.limit), task.lower[:, 0]
+            return Many.join(model_start(Many, task.q, task.log_prior, limit, task.epsilon, least), task.q)
 
-        if warm is None:
-            start = cold()
-        else:
-            _check_warm(problem, warm)
-            start = _from_warm(scaled, warm, resume, task, cold, sync)
-            if examine and sync and problem.costs and bool((warm.status == Status.INFEASIBLE).any()):
-                task = task._replace(active=task.active & ~_still_infeasible(scaled, warm))
-        end = minimise(task, start, cold)
+        check_warm(problem, warm)
+        if end is None:
+            start = cold() if warm is None else _from_warm(scaled, warm, resume, task, cold, sync)
+            if warm is not None and examine and sync and problem.costs:
+                if bool((warm.status == Status.INFEASIBLE).any()):
+                    task = task._replace(active=task.active & ~_still_infeasible(scaled, warm))
+            end = minimise(task, start, cold)
         solved = task.active & (end.error <= accuracy)
         answer = answer_at(scaled, end, torch.where(solved, int(Status.OK), int(Status.MAX_ITER)))
         if examine and problem.costs:
@@ -110,7 +114,10 @@ def _minimise_some(task: Task, start: Tensor, cold: Tensor, minimise: Minimise, 
     return Minimum._make(None if part is None else _spread(part, index, len(start)) for part in end)
 
 
-def _check_warm(problem: DualProblem, warm: DualSolution) -> None:
+def check_warm(problem: DualProblem, warm: DualSolution | None) -> None:
+    """Raises ProblemError for a ``warm`` of other shapes than the problem's."""
+    if warm is None:
+        return
     if warm.eta.shape != problem.kl_epsilon.shape or warm.lam.shape != problem.cost_limit.shape:
         found = f"eta {list(warm.eta.shape)} and lam {list(warm.lam.shape)}"
         allowed = f"{list(problem.kl_epsilon.shape)} and {list(problem.cost_limit.shape)}, as in the problem"

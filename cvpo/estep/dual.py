@@ -18,6 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cvpo.estep.lanes import Lanes, Many, Matrix, Number, Vector
+
 
 class Evaluation(NamedTuple):
     """The dual at one point: ``value`` [P], ``gradient`` [P,S] (η first), ``hessian`` [P,S,S], ``weights`` [P,B,K]."""
@@ -46,24 +48,61 @@ def evaluate(q: Tensor, log_prior: Tensor | None, limit: Tensor, epsilon: Tensor
 
     ``q`` [P,S,B,K], ``log_prior`` [P,B,K] normalised or None (uniform), ``limit`` d [P,M], ``epsilon`` [P].
     """
-    z = exponents(q, x)
-    tilted = z if log_prior is None else z + log_prior
-    top = tilted.amax(-1, keepdim=True)
-    shifted = tilted - top
-    mass = shifted.exp()
+    value, gradient, hessian, weights = evaluate_in(Many, q, log_prior, limit.unbind(1), epsilon, x.unbind(1))
+    rows = torch.stack([torch.stack(row, dim=1) for row in hessian], dim=1)
+    # Autograd is to find the limits even where there are none.
+    slack = torch.cat([torch.stack(gradient, dim=1), limit[:, :0]], dim=1)
+    return Evaluation(value, slack, rows, weights)
+
+
+def evaluate_in(
+    lanes: Lanes, q: Tensor, log_prior: Tensor | None, limit: Vector, epsilon: Number, x: Vector
+) -> tuple[Number, Vector, Matrix, Tensor]:
+    """:func:`evaluate` on components: (η, λ) and what belongs to them in the numbers of ``lanes``."""
+    eta = x[0]
+    mix = (1.0 / eta, *(-lam / eta for lam in x[1:]))
+    rows = (mix, *(tuple(float(i == j) for j in range(len(x))) for i in range(1, len(x))))
+    packed, weights = _moments(q, log_prior, lanes.matrix(rows, q))
+    log_total, top, *rest = lanes.split(packed)
+    first, second = rest[: len(x)], rest[len(x) :]
+    log_mean = log_total - (math.log(q.shape[-1]) if log_prior is None else 0.0)
+    value = eta * (epsilon + (top + log_mean))
+    for lam, bound in zip(x[1:], limit, strict=True):
+        value = value + lam * bound
+    gradient = (epsilon + log_mean - first[0], *(a - b for a, b in zip(limit, first[1:], strict=True)))
+    hessian = tuple(tuple(entry / eta for entry in second[i : i + len(x)]) for i in range(0, len(second), len(x)))
+    return value, gradient, hessian, weights
+
+
+def _moments(q: Tensor, log_prior: Tensor | None, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Means over states, and w; ``rows`` [P,S,S] takes (Q_r, Q_c) to the features f = (z, Q_c).
+
+    The means are packed [P, 2+S+S²], for a host that reads them at once: of log Σ_k p exp(z − top), of the largest
+    z + log p in each state ("top"), of Σ_k w (z − top) and Σ_k w Q_c, and of Cov_w[f].
+    """
+    # One product in place of z and a copy of Q_c beside it: 0·Q_r + 1·Q_c is exact.
+    f = torch.bmm(rows, q.flatten(2)).view(q.shape)
+    z = f[:, 0]
+    # Shifts cancel in all that is returned, so they carry no derivative. z is shifted in place for its moments' sake,
+    # which lose nothing then where it is large.
+    if log_prior is None:
+        top = z.detach().amax(-1, keepdim=True)
+        z.sub_(top)
+        mass = z.exp()
+    else:
+        tilted = z + log_prior
+        top = tilted.detach().amax(-1, keepdim=True)
+        z.sub_(top)
+        mass = (tilted - top).exp()
     total = mass.sum(-1, keepdim=True)
     weights = mass / total
-    # log of Σ_k p exp(z - top); z itself is shifted too, so that its moments lose nothing where it is large.
-    log_mean = total.log() - math.log(z.shape[-1]) if log_prior is None else total.log()
-    features = torch.cat([(shifted if log_prior is None else z - top).unsqueeze(1), q[:, 1:]], dim=1)
-    weighted = weights.unsqueeze(1) * features
+    weighted = weights.unsqueeze(1) * f
     first = weighted.sum(-1)
-    second = torch.matmul(weighted.flatten(2), features.flatten(2).mT)
-    eta = x[:, 0]
-    hessian = (second - torch.matmul(first, first.mT)) / (eta * z.shape[1]).view(-1, 1, 1)
-    slack = torch.cat([(epsilon + log_mean.mean((1, 2))).unsqueeze(1), limit], dim=1)
-    value = eta * (epsilon + (top + log_mean).mean((1, 2))) + (x[:, 1:] * limit).sum(1)
-    return Evaluation(value, slack - first.mean(-1), hessian, weights)
+    share = 1.0 / q.shape[2]
+    outer = torch.bmm(first, first.mT)
+    covariance = torch.baddbmm(outer, weighted.flatten(2), f.flatten(2).mT, beta=-share, alpha=share)
+    means = torch.cat([total.log().mT, top.mT, first], dim=1).mean(-1)
+    return torch.cat([means, covariance.flatten(1)], dim=1), weights
 
 
 def kl(weights: Tensor, log_prior: Tensor) -> Tensor:

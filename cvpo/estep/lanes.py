@@ -31,6 +31,9 @@ class Lanes(Protocol):
     def sqrt(self, value: Number, /) -> Number:
         """The square root."""
 
+    def power_of_two(self, value: Number, /) -> Number:
+        """The power of two nearest a positive value in logarithm, else 1."""
+
     def at_least(self, value: Number, bound: float, /) -> Number:
         """The value, or the bound where it is larger."""
 
@@ -43,17 +46,23 @@ class Lanes(Protocol):
     def keep(self, weights: Tensor, /) -> Tensor | None:
         """``weights`` [P,B,K], if it costs nothing to choose between two of them."""
 
-    def either(self, condition: Number, yes: Tensor | None, no: Tensor | None, /) -> Tensor | None:
-        """One of two kept weights."""
+    def choose(self, condition: Number, yes: Any, no: Any, /) -> Any:
+        """``yes`` where the condition holds, else ``no``: nested tuples of numbers and kept weights."""
+
+    def same(self, a: Vector, b: Vector, /) -> bool:
+        """Whether two vectors are known to be equal, without waiting for the device."""
 
     def all(self, condition: Number, /) -> bool:
         """Whether the condition holds for every problem."""
 
     def split(self, tensor: Tensor, /) -> Any:
-        """A tensor [P], [P,S] or [P,S,S] by components: numbers, tuples of them, or tuples of tuples."""
+        """A tensor [P] or [P,S] by components: a number, or a tuple of them."""
 
     def join(self, vector: Vector, like: Tensor, /) -> Tensor:
         """A tensor [P,S] of the components, with the dtype and device of ``like``."""
+
+    def matrix(self, rows: Matrix, like: Tensor, /) -> Tensor:
+        """A tensor [P,S,S] of the rows, of which all but the first may be constants."""
 
     def solve(self, matrix: Matrix, right: Vector, pinned: Vector, value: Vector, /) -> Vector:
         """y with (matrix · y)_i = right_i in the free coordinates and y_i = ``value_i`` in the pinned ones."""
@@ -69,6 +78,10 @@ class One:
     at_most = staticmethod(min)
 
     @staticmethod
+    def power_of_two(value: float) -> float:
+        return 2.0 ** round(math.log2(value)) if value > 0 else 1.0
+
+    @staticmethod
     def where(condition: bool, yes: Number, no: Number) -> Number:
         return yes if condition else no
 
@@ -77,8 +90,12 @@ class One:
         return weights
 
     @staticmethod
-    def either(condition: bool, yes: Tensor | None, no: Tensor | None) -> Tensor | None:
+    def choose(condition: bool, yes: Any, no: Any) -> Any:
         return yes if condition else no
+
+    @staticmethod
+    def same(a: Vector, b: Vector) -> bool:
+        return a == b
 
     @staticmethod
     def all(condition: bool) -> bool:
@@ -86,27 +103,36 @@ class One:
 
     @staticmethod
     def split(tensor: Tensor) -> Any:
-        return _as_tuples(tensor[0].tolist())
+        (numbers,) = tensor.tolist()
+        return tuple(numbers) if tensor.ndim == 2 else numbers
 
     @staticmethod
     def join(vector: Vector, like: Tensor) -> Tensor:
         return torch.tensor([vector], dtype=like.dtype, device=like.device)
 
     @staticmethod
+    def matrix(rows: Matrix, like: Tensor) -> Tensor:
+        return torch.tensor([rows], dtype=like.dtype, device=like.device)
+
+    @staticmethod
     def solve(matrix: Matrix, right: Vector, pinned: Vector, value: Vector) -> Vector:
         """Elimination without pivoting, for positive definite matrices; a pivot lost to rounding gives y_i = 0."""
         free = [i for i, at in enumerate(pinned) if not at]
-        held = [j for j, at in enumerate(pinned) if at]
-        rows = [[matrix[i][j] for j in free] + [right[i] - sum(matrix[i][j] * value[j] for j in held)] for i in free]
+        result = [at if held else 0.0 for at, held in zip(value, pinned, strict=True)]
+        rows = []
+        for i in free:
+            line = matrix[i]
+            rows.append([*(line[j] for j in free), right[i] - _dot(line, result)])
         for k, row in enumerate(rows):
             for lower in rows[k + 1 :]:
                 factor = lower[k] / row[k] if row[k] > 0 else 0.0
                 for j in range(k + 1, len(row)):
                     lower[j] -= factor * row[j]
-        result = list(value)
         for k in range(len(free) - 1, -1, -1):
             row = rows[k]
-            rest = row[-1] - sum(row[j] * result[free[j]] for j in range(k + 1, len(free)))
+            rest = row[-1]
+            for j in range(k + 1, len(free)):
+                rest -= row[j] * result[free[j]]
             result[free[k]] = rest / row[k] if row[k] > 0 else 0.0
         return tuple(result)
 
@@ -117,6 +143,10 @@ class Many:
     minimum = staticmethod(torch.minimum)
     maximum = staticmethod(torch.maximum)
     sqrt = staticmethod(torch.sqrt)
+
+    @staticmethod
+    def power_of_two(value: Tensor) -> Tensor:
+        return torch.where(value > 0, torch.exp2(torch.log2(value).round()), 1.0)
 
     @staticmethod
     def where(condition: Tensor, yes: Number, no: Number) -> Tensor:
@@ -136,8 +166,14 @@ class Many:
         return None
 
     @staticmethod
-    def either(condition: Tensor, yes: Tensor | None, no: Tensor | None) -> Tensor | None:
-        return None
+    def choose(condition: Tensor, yes: Any, no: Any) -> Any:
+        if not isinstance(yes, tuple):
+            return None if yes is None else torch.where(condition, yes, no)
+        return tuple(Many.choose(condition, a, b) for a, b in zip(yes, no, strict=True))
+
+    @staticmethod
+    def same(a: Vector, b: Vector) -> bool:
+        return False
 
     @staticmethod
     def all(condition: Tensor) -> bool:
@@ -145,13 +181,17 @@ class Many:
 
     @staticmethod
     def split(tensor: Tensor) -> Any:
-        if tensor.ndim == 1:
-            return tensor
-        return tuple(Many.split(part) for part in tensor.unbind(1))
+        return tensor.unbind(1) if tensor.ndim == 2 else tensor
 
     @staticmethod
     def join(vector: Vector, like: Tensor) -> Tensor:
         return torch.stack(vector, dim=1)
+
+    @staticmethod
+    def matrix(rows: Matrix, like: Tensor) -> Tensor:
+        first = torch.stack(rows[0], dim=1).unsqueeze(1)
+        below = torch.tensor(rows[1:], dtype=like.dtype, device=like.device).view(len(rows) - 1, len(rows))
+        return torch.cat([first, below.expand(len(like), -1, -1)], dim=1)
 
     @staticmethod
     def solve(matrix: Matrix, right: Vector, pinned: Vector, value: Vector) -> Vector:
@@ -163,5 +203,8 @@ class Many:
         return torch.linalg.solve_ex(system, goal)[0].unbind(1)
 
 
-def _as_tuples(nested: Any) -> Any:
-    return tuple(_as_tuples(part) for part in nested) if isinstance(nested, list) else nested
+def _dot(a: Vector, b: list[float]) -> float:
+    total = 0.0
+    for one, other in zip(a, b, strict=True):
+        total += one * other
+    return total

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import attrs
-import torch
 from torch import Tensor
 
-from cvpo.estep import driver
+from cvpo.estep import alone, driver
+from cvpo.estep.implicit import attach
 from cvpo.estep.lanes import Lanes, Many, One
-from cvpo.estep.newton_step import LOST, Propose, State, begin, frame, projected_newton, step
+from cvpo.estep.newton_descent import Pace, descend, descend_masked, minimum
+from cvpo.estep.newton_step import Propose, frame, projected_newton
 from cvpo.estep.problem import DualProblem
 from cvpo.estep.solution import DualSolution
 from cvpo.estep.task import Minimum, Task
@@ -45,7 +46,15 @@ class Newton:
 
     def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
         """Solve every problem of the stack; ``warm`` gives starting points."""
-        return driver.solve(problem, warm, self.minimise, self.accuracy, sync=self.check_every is not None)
+        driver.check_warm(problem, warm)
+        end = None
+        if self.check_every is not None and alone.fits(problem, warm):
+            pace = Pace(self.tolerance, self.max_iter, self.check_every)
+            solution, end = alone.solve(problem, warm, pace, self.accuracy)
+            if solution is not None:
+                return attach(problem, solution)
+        sync = self.check_every is not None
+        return driver.solve(problem, warm, self.minimise, self.accuracy, sync=sync, end=end)
 
     def minimise(self, task: Task, start: Tensor, cold: Callable[[], Tensor]) -> Minimum:
         """See :func:`minimise` and, for ``check_every=None``, :func:`minimise_masked`."""
@@ -68,47 +77,12 @@ def minimise(
     The host looks whether all are done every ``check_every`` steps; one problem alone is followed in Python numbers.
     """
     lanes: Lanes = One if len(start) == 1 else Many
-    numbers = frame(lanes, task)
-    state = begin(lanes, task, numbers, lanes.split(start), tolerance)
-    strayed = _strayed(state)
-    if not lanes.all(strayed ^ True):
-        state = begin(lanes, task, numbers, _recentred(lanes, state, strayed, cold), tolerance)
-    for count in range(max_iter):
-        if count % check_every == 0 and lanes.all(state.done):
-            break
-        state = step(lanes, task, numbers, state, tolerance, propose)
-    return _minimum(lanes, task, state)
+    pace = Pace(tolerance, max_iter, check_every, propose)
+    state = descend(lanes, task, frame(lanes, task), lanes.split(start), lambda: lanes.split(cold()), pace)
+    return minimum(lanes, task, state)
 
 
 def minimise_masked(task: Task, start: Tensor, cold: Callable[[], Tensor], tolerance: float, budget: int) -> Minimum:
     """``budget`` steps of every problem, without a look from the host: tensors in, tensors out, for ``fullgraph``."""
-    numbers = frame(Many, task)
-    state = begin(Many, task, numbers, Many.split(start), tolerance)
-    state = begin(Many, task, numbers, _recentred(Many, state, _strayed(state), cold), tolerance)
-    for _ in range(budget):
-        state = step(Many, task, numbers, state, tolerance)
-    return _minimum(Many, task, state)
-
-
-def _strayed(state: State) -> Tensor | bool:
-    """Where a warm start lies among kinks narrower than its distance from the optimum, so that no step sees the way."""
-    return (state.point.spread > LOST) & (state.done ^ True)
-
-
-def _recentred(lanes: Lanes, state: State, strayed: Tensor | bool, cold: Callable[[], Tensor]) -> tuple:
-    x = state.point.x
-    eta = lanes.where(strayed, lanes.maximum(lanes.split(cold())[0], x[0]), x[0])
-    return (eta, *x[1:])
-
-
-def _minimum(lanes: Lanes, task: Task, state: State) -> Minimum:
-    point = state.point
-    numbers = lanes.join((point.value, point.error, state.iterations), task.q)
-    return Minimum(
-        x=lanes.join(point.x, task.q),
-        value=numbers[:, 0],
-        gradient=lanes.join(point.gradient, task.q),
-        error=numbers[:, 1],
-        iterations=numbers[:, 2].to(torch.int64),
-        weights=point.weights,
-    )
+    state = descend_masked(task, frame(Many, task), Many.split(start), lambda: Many.split(cold()), tolerance, budget)
+    return minimum(Many, task, state)

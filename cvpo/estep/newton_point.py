@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
 
 from cvpo.estep import dual
 from cvpo.estep.lanes import Lanes, Matrix, Number, Vector
-from cvpo.estep.task import Task
+from cvpo.estep.scaling import Units
+from cvpo.estep.task import INFEASIBLE_BELOW, Task, floors
+
+
+class Data(Protocol):
+    """What a pass reads: ``q`` [P,S,B,K], and ``log_prior`` [P,B,K] or None."""
+
+    @property
+    def q(self) -> Tensor:
+        """Q-values, normalised."""
+
+    @property
+    def log_prior(self) -> Tensor | None:
+        """log p, None where it is uniform."""
 
 
 class Frame(NamedTuple):
-    """The numbers of a :class:`Task` by components, ``limit`` in absolute value; ``main``: not the least violation."""
+    """The numbers of a :class:`Task` by components; ``main``: not the least violation."""
 
     lower: Vector
     upper: Vector
@@ -52,7 +68,7 @@ def frame(lanes: Lanes, task: Task) -> Frame:
         upper=split(task.upper),
         units=split(task.units),
         size=split(task.size),
-        limit=split(task.limit.abs()),
+        limit=split(task.limit),
         epsilon=split(task.epsilon),
         slope=split(task.slope),
         lift=split(task.lift),
@@ -62,10 +78,28 @@ def frame(lanes: Lanes, task: Task) -> Frame:
     )
 
 
-def point_at(lanes: Lanes, task: Task, frame: Frame, x: Vector) -> Point:
+def main_frame(found: Units) -> Frame:
+    """The frame of :func:`cvpo.estep.task.main_task`, from the units of the problem."""
+    least, slope, lift = floors(found.graded[0], found.epsilon)
+    return Frame(
+        lower=(least, *(0.0 for _ in found.limit)),
+        upper=tuple(math.inf for _ in found.unit),
+        units=found.graded,
+        size=found.size,
+        limit=found.limit,
+        epsilon=found.epsilon,
+        slope=slope,
+        lift=lift,
+        bound=INFEASIBLE_BELOW,
+        active=found.finite,
+        main=True,
+    )
+
+
+def point_at(lanes: Lanes, data: Data, frame: Frame, x: Vector) -> Point:
     """The dual at ``x`` and its distances from the optimum: one pass over the data."""
-    at = dual.evaluate(task.q, task.log_prior, task.limit, task.epsilon, lanes.join(x, task.q))
-    value, gradient, hessian = lanes.split(at.value), lanes.split(at.gradient), lanes.split(at.hessian)
+    found = dual.evaluate_in(lanes, data.q, data.log_prior, frame.limit, frame.epsilon, x)
+    value, gradient, hessian, weights = found
     where = lanes.where
     zero = 0.0 * x[0]
     fixed, product, excess, residual = [], zero, zero, zero
@@ -94,7 +128,7 @@ def point_at(lanes: Lanes, task: Task, frame: Frame, x: Vector) -> Point:
         error=lanes.maximum(product / frame.units[0], excess),
         residual=residual,
         spread=_spread(lanes, frame, x, gradient, hessian, tuple(fixed)),
-        weights=lanes.keep(at.weights),
+        weights=lanes.keep(weights),
     )
 
 
@@ -120,21 +154,7 @@ def clip(lanes: Lanes, value: Number, low: Number, high: Number) -> Number:
 
 def pick(lanes: Lanes, condition: Number, yes: Point, no: Point) -> Point:
     """``yes`` where the condition holds, else ``no``."""
-
-    def vector(a: Vector, b: Vector) -> Vector:
-        return tuple(lanes.where(condition, p, q) for p, q in zip(a, b, strict=True))
-
-    return Point(
-        x=vector(yes.x, no.x),
-        value=lanes.where(condition, yes.value, no.value),
-        gradient=vector(yes.gradient, no.gradient),
-        hessian=tuple(vector(a, b) for a, b in zip(yes.hessian, no.hessian, strict=True)),
-        fixed=vector(yes.fixed, no.fixed),
-        error=lanes.where(condition, yes.error, no.error),
-        residual=lanes.where(condition, yes.residual, no.residual),
-        spread=lanes.where(condition, yes.spread, no.spread),
-        weights=lanes.either(condition, yes.weights, no.weights),
-    )
+    return Point._make(lanes.choose(condition, yes, no))
 
 
 def _spread(lanes: Lanes, frame: Frame, x: Vector, gradient: Vector, hessian: Matrix, fixed: Vector) -> Number:

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from cvpo.estep.lanes import Lanes, Number, Vector
-from cvpo.estep.newton_point import Frame, Point, clip, floor, frame, pick, point_at, ridged
-from cvpo.estep.task import Task
+from cvpo.estep.newton_point import Data, Frame, Point, clip, floor, frame, pick, point_at, ridged
 
-__all__ = ["Frame", "Propose", "State", "begin", "frame", "projected_newton", "step"]
+__all__ = ["Data", "Frame", "Propose", "State", "begin", "frame", "projected_newton", "step"]
 
 GROW = 10.0
 """Largest factor by which a step raises η, or λ beyond its scale: where g falls for ever, that is noticed in time."""
@@ -38,16 +37,16 @@ class State(NamedTuple):
     iterations: Number
 
 
-def begin(lanes: Lanes, task: Task, frame: Frame, x: Vector, tolerance: float) -> State:
+def begin(lanes: Lanes, data: Data, frame: Frame, x: Vector, tolerance: float) -> State:
     """The state at ``x`` before the first step."""
-    point = point_at(lanes, task, frame, x)
+    point = point_at(lanes, data, frame, x)
     zero = 0.0 * point.error
     done = (frame.active ^ True) | _settled(frame, point, tolerance)
     return State(point, zero + LEAST_DAMPING, zero + FIRST_STRIDE, done, zero)
 
 
 def step(
-    lanes: Lanes, task: Task, frame: Frame, state: State, tolerance: float, propose: Propose | None = None
+    lanes: Lanes, data: Data, frame: Frame, state: State, tolerance: float, propose: Propose | None = None
 ) -> State:
     """One step of every problem that is not done.
 
@@ -59,7 +58,7 @@ def step(
     where = lanes.where
     point, damping, stride, done, iterations = state
     least, most = _box(lanes, frame, point, stride)
-    trial = point_at(lanes, task, frame, (propose or projected_newton)(lanes, frame, point, damping, least, most))
+    trial = point_at(lanes, data, frame, (propose or projected_newton)(lanes, frame, point, damping, least, most))
     drop = point.value - trial.value
     before, after = lanes.maximum(point.error, point.residual), lanes.maximum(trial.error, trial.residual)
     nearer = (after < before) | (trial.spread < 0.5 * point.spread)
@@ -95,7 +94,7 @@ def projected_newton(lanes: Lanes, frame: Frame, point: Point, damping: Number, 
             lanes.where(at, a, clip(lanes, b, low, high))
             for at, a, b, low, high in zip(fixed, x, aim, least, most, strict=True)
         )
-        if cut == 2 or len(x) == 1:
+        if cut == 2 or len(x) == 1 or lanes.same(aim, goal):
             break
         # What was cut, and nothing that only rounds: the others are yet to be solved for.
         pinned = tuple(
@@ -130,7 +129,7 @@ def _box(lanes: Lanes, frame: Frame, point: Point, stride: Number) -> tuple[Vect
 def _noise(frame: Frame, point: Point) -> Number:
     total = point.x[0] + frame.size[0]
     for lam, size, limit in zip(point.x[1:], frame.size[1:], frame.limit, strict=True):
-        total = total + lam * (size + limit)
+        total = total + lam * (size + abs(limit))
     return NOISE * total
 
 

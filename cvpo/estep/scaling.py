@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cvpo.estep.lanes import Lanes, Many, Number, Vector
 from cvpo.estep.problem import DualProblem
 
 ETA_FLOOR = 1e-8
@@ -69,61 +70,105 @@ class Scaled(NamedTuple):
 
 
 def scale(problem: DualProblem) -> Scaled:
-    """The normalised stack, leading dimensions flattened to P. Differentiates through shifts, not through units."""
-    costs, states, particles = problem.q_cost.shape[-3:]
-    q = torch.cat([problem.q_reward.unsqueeze(-3), problem.q_cost], dim=-3).to(torch.float64)
-    q = q.reshape(-1, 1 + costs, states, particles)
-    epsilon = problem.kl_epsilon.reshape(-1)
-    limit = problem.cost_limit.reshape(epsilon.shape[0], costs)
-    log_prior = None
-    if problem.log_prior is None:
-        low, high = q.amin(-1), q.amax(-1)
-        finite = torch.isfinite(low + high).flatten(1).all(1)
-        q = q - low.unsqueeze(-1)
-    else:
-        log_prior = problem.log_prior.reshape(-1, states, particles)
-        outside = (log_prior == -torch.inf).unsqueeze(1)
-        low = q.masked_fill(outside, torch.inf).amin(-1)
-        high = q.masked_fill(outside, -torch.inf).amax(-1)
-        finite = torch.isfinite(q).flatten(1).all(1) & ~log_prior.isnan().flatten(1).any(1)
-        q = (q - low.unsqueeze(-1)).masked_fill(outside, 0.0)
-    finite = finite & torch.isfinite(limit).all(1) & torch.isfinite(epsilon) & (epsilon > 0)
-    # No weights reach KL_max + 1, KL_max = mean_b max_k -log p: a larger bound is the same, and η·(ε - KL) is not.
-    if log_prior is None:
-        epsilon = epsilon.clamp(max=math.log(particles) + 1)
-    else:
-        epsilon = torch.minimum(epsilon, 1 - log_prior.masked_fill(log_prior == -torch.inf, 0.0).amin(-1).mean(-1))
-    # Problems that are not finite keep units that can be divided by.
-    width = torch.where(finite.unsqueeze(1), (high - low).detach().mean(-1), 0.0)
-    unit = _power_of_two(width)
-    # A constant cost has no scale of its own; it takes that of the others, so that violations stay comparable.
-    spread = torch.where(width[:, 1:] > 0, unit[:, 1:], 0.0)
-    unit_cost = torch.where(width[:, 1:] > 0, unit[:, 1:], _filled(spread))
-    unit = torch.cat([unit[:, :1], unit_cost], dim=1)
-    graded = torch.where(width > 0, width, 1.0) / unit
-    limit = (limit.unsqueeze(-1) - low[:, 1:]).mean(-1)
-    # A constant cost right on its limit: no λ could mend the rounding of the difference.
-    rounding = (width[:, 1:] == 0) & (limit.abs() <= 1e-14 * low[:, 1:].abs().mean(-1))
+    """The normalised stack, leading dimensions flattened to P. Differentiates through values, not through units."""
+    raw = shifted(problem)
+    numbers = Many.split(raw.numbers)
+    width, rest = numbers[: 1 + problem.costs], numbers[1 + problem.costs :]
+    found = units(Many, problem.costs, (*(part.detach() for part in width), *rest))
+    unit, graded = Many.join(found.unit, raw.q), Many.join(found.graded, raw.q)
+    limit = torch.stack(found.limit, dim=1) if problem.costs else raw.numbers[:, :0]
     return Scaled(
-        q=q / unit.view(*unit.shape, 1, 1),
-        log_prior=log_prior,
-        limit=torch.where(rounding, 0.0, limit) / unit_cost,
-        epsilon=torch.where(finite, epsilon, 1.0),
+        q=raw.q.div_(unit.view(*unit.shape, 1, 1)),
+        log_prior=raw.log_prior,
+        limit=limit,
+        epsilon=found.epsilon,
         unit_reward=unit[:, 0],
-        unit_cost=unit_cost,
+        unit_cost=unit[:, 1:],
         range_reward=graded[:, 0],
         range_cost=graded[:, 1:],
-        size=width / unit,
-        finite=finite,
+        size=Many.join(found.size, raw.q),
+        finite=found.finite,
     )
 
 
-def _power_of_two(width: Tensor) -> Tensor:
-    return torch.where(width > 0, torch.exp2(torch.log2(width).round()), 1.0)
+class Shifted(NamedTuple):
+    """``q`` [P,S,B,K] in float64 less its least values, ``log_prior``, and what :func:`units` reads, ``numbers`` [P,n].
+
+    ``q`` is a copy that belongs to the caller. The numbers: mean ranges of all signals; limits; mean absolute shifts
+    of the costs; ε; and an upper bound of use for it. One of them is not finite where anything in the problem is not.
+    """
+
+    q: Tensor
+    log_prior: Tensor | None
+    numbers: Tensor
 
 
-def _filled(spread: Tensor) -> Tensor:
-    if spread.shape[1] == 0:
-        return spread
-    largest = spread.amax(1, keepdim=True)
-    return torch.where(largest > 0, largest, 1.0).expand_as(spread)
+def shifted(problem: DualProblem) -> Shifted:
+    """The first half of :func:`scale`: all that reads the data."""
+    costs, states, particles = problem.q_cost.shape[-3:]
+    q = torch.cat([problem.q_reward.unsqueeze(-3), problem.q_cost], dim=-3).to(torch.float64)
+    q = q.reshape(-1, 1 + costs, states, particles)
+    epsilon = problem.kl_epsilon.reshape(-1, 1)
+    limit = problem.cost_limit.reshape(len(epsilon), costs, 1)
+    # Shifts change neither duals nor weights, so they carry no derivative, and the copy is shifted in place.
+    values = q.detach()
+    if problem.log_prior is None:
+        log_prior = None
+        # No weights reach KL_max + 1, KL_max = mean_b max_k -log p: a larger ε is the same, and η·(ε - KL) is not.
+        most = torch.full_like(epsilon, math.log(particles) + 1)
+        low = values.amin(-1)
+        q.sub_(low.unsqueeze(-1))
+        width = values.amax(-1)
+    else:
+        log_prior = problem.log_prior.reshape(-1, states, particles)
+        outside = (log_prior == -torch.inf).unsqueeze(1)
+        most = 1 - log_prior.masked_fill(log_prior == -torch.inf, 0.0).amin(-1).mean(-1, keepdim=True)
+        most = torch.where(torch.isfinite(values).flatten(1).all(1, keepdim=True), most, torch.nan)
+        low = values.masked_fill(outside, torch.inf).amin(-1)
+        q = q.sub_(low.unsqueeze(-1)).masked_fill_(outside, 0.0)
+        width = q.detach().amax(-1)
+    means = torch.cat([width, limit - low[:, 1:], low[:, 1:].abs()], dim=1).mean(-1)
+    return Shifted(q, log_prior, torch.cat([means, epsilon, most], dim=1))
+
+
+class Units(NamedTuple):
+    """Per problem, by components: the units, and ranges, limits and ε in them; see :class:`Scaled`."""
+
+    unit: Vector
+    graded: Vector
+    size: Vector
+    limit: Vector
+    epsilon: Number
+    finite: Number
+
+
+def units(lanes: Lanes, costs: int, numbers: Vector) -> Units:
+    """The second half of :func:`scale`, from the numbers of :class:`Shifted`; where one is not finite, placeholders."""
+    where = lanes.where
+    epsilon, most = numbers[-2:]
+    finite = epsilon > 0
+    for number in numbers:
+        finite = finite & (abs(number) < torch.inf)
+    # Problems that are not finite keep units that can be divided by.
+    width = tuple(where(finite, number, 0.0) for number in numbers[: 1 + costs])
+    limit, shift = numbers[1 + costs : 1 + 2 * costs], numbers[1 + 2 * costs : 1 + 3 * costs]
+    unit = [lanes.power_of_two(number) for number in width]
+    # A constant cost has no scale of its own; it takes that of the others, so that violations stay comparable.
+    largest = 0.0 * width[0]
+    for number, own in zip(width[1:], unit[1:], strict=True):
+        largest = lanes.maximum(largest, where(number > 0, own, 0.0))
+    largest = where(largest > 0, largest, 1.0)
+    unit[1:] = [where(number > 0, own, largest) for number, own in zip(width[1:], unit[1:], strict=True)]
+    # A constant cost right on its limit: no λ could mend the rounding of the difference.
+    exact = tuple(
+        where((number == 0) & (abs(bound) <= 1e-14 * by), 0.0, bound)
+        for number, bound, by in zip(width[1:], limit, shift, strict=True)
+    )
+    return Units(
+        unit=tuple(unit),
+        graded=tuple(where(number > 0, number, 1.0) / by for number, by in zip(width, unit, strict=True)),
+        size=tuple(number / by for number, by in zip(width, unit, strict=True)),
+        limit=tuple(bound / by for bound, by in zip(exact, unit[1:], strict=True)),
+        epsilon=where(finite, lanes.minimum(epsilon, most), 1.0),
+        finite=finite,
+    )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cvpo.estep import dual
 from cvpo.estep.certify import point_error
+from cvpo.estep.lanes import Number
 from cvpo.estep.scaling import ETA_FLOOR, Scaled
 
 INFEASIBLE_BELOW = -1e-9
@@ -58,18 +59,24 @@ class Minimum(NamedTuple):
     state: Any = None
 
 
+def floors(range_reward: Number, epsilon: Number) -> tuple[Number, Number, Number]:
+    """The least η, and ``slope`` and ``lift`` of a :class:`Task`."""
+    least = ETA_FLOOR * range_reward
+    return least, 0.1 * least, 3e-7 * range_reward / epsilon
+
+
 def main_task(scaled: Scaled) -> Task:
     """The dual of the problem itself."""
     lower = torch.zeros_like(scaled.q[:, :, 0, 0])
-    lower[:, 0] = ETA_FLOOR * scaled.range_reward
+    lower[:, 0], slope, lift = floors(scaled.range_reward, scaled.epsilon)
     return Task(
         q=scaled.q,
         log_prior=scaled.log_prior,
         limit=scaled.limit,
         epsilon=scaled.epsilon,
         lower=lower,
-        slope=0.1 * lower[:, 0],
-        lift=3e-7 * scaled.range_reward / scaled.epsilon,
+        slope=slope,
+        lift=lift,
         upper=torch.full_like(lower, torch.inf),
         units=torch.cat([scaled.range_reward.unsqueeze(1), scaled.range_cost], dim=1),
         size=scaled.size,

@@ -1,0 +1,81 @@
+"""One problem alone, in Python numbers from end to end: the common case of training, with the fewest tensor operations.
+
+The host reads the problem once for its units, and once for each pass over the data; tensors are made again for the
+answer. What is not solved here is left to :mod:`cvpo.estep.driver`, which has the other endings.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from cvpo.estep.lanes import One, Vector
+from cvpo.estep.newton_descent import Pace, descend, minimum
+from cvpo.estep.newton_point import Frame, Point, main_frame
+from cvpo.estep.problem import DualProblem
+from cvpo.estep.scaling import Units, shifted, units
+from cvpo.estep.solution import DualSolution, Status
+from cvpo.estep.start import model_start
+from cvpo.estep.task import Minimum
+
+
+def fits(problem: DualProblem, warm: DualSolution | None) -> bool:
+    """Whether :func:`solve` is worth a try: not where an earlier certificate of infeasibility may hold again."""
+    return problem.kl_epsilon.numel() == 1 and not (warm is not None and warm.status.item() == Status.INFEASIBLE)
+
+
+@torch.no_grad()
+def solve(
+    problem: DualProblem, warm: DualSolution | None, pace: Pace, accuracy: float
+) -> tuple[DualSolution | None, Minimum | None]:
+    """The solution if the problem is finite and solved within ``accuracy``; and the end of the minimisation, if any."""
+    raw = shifted(problem)
+    found = units(One, problem.costs, One.split(raw.numbers))
+    if not found.finite:
+        return None, None
+    raw.q.div_(One.join(found.unit, raw.q).view(1, -1, 1, 1))
+    frame = main_frame(found)
+
+    def cold() -> Vector:
+        return model_start(One, raw.q, raw.log_prior, found.limit, found.epsilon, frame.lower[0])
+
+    start = None if warm is None else _from_warm(found, frame, warm)
+    state = descend(One, raw, frame, start or cold(), cold, pace)
+    if not state.point.error <= accuracy:
+        return None, minimum(One, raw, state)
+    return _solution(problem, found, state.point, round(state.iterations)), None
+
+
+def _from_warm(found: Units, frame: Frame, warm: DualSolution) -> Vector | None:
+    """(η, λ) of an earlier solution in these units, if it was solved."""
+    if warm.status.item() != Status.OK:
+        return None
+    reward = found.unit[0]
+    x = (warm.eta.item() / reward, *(a * b / reward for a, b in zip(_flat(warm.lam), found.unit[1:], strict=True)))
+    if not all(map(math.isfinite, x)):
+        return None
+    return tuple(map(max, x, frame.lower))
+
+
+def _flat(lam: torch.Tensor) -> list[float]:
+    numbers: list[float] = lam.reshape(-1).tolist()
+    return numbers
+
+
+def _solution(problem: DualProblem, found: Units, point: Point, iterations: int) -> DualSolution:
+    unit, shape = found.unit, problem.kl_epsilon.shape
+    lam = [a * unit[0] / b for a, b in zip(point.x[1:], unit[1:], strict=True)]
+    violation = sum((max(-slope, 0.0) * by for slope, by in zip(point.gradient[1:], unit[1:], strict=True)), 0.0)
+    device = problem.kl_epsilon.device
+    numbers = torch.tensor([point.x[0] * unit[0], violation, *lam], dtype=torch.float64, device=device)
+    eta, excess, *_ = numbers.unbind()
+    status, count = torch.tensor([int(Status.OK), iterations], device=device).unbind()
+    return DualSolution(
+        eta=eta.reshape(shape),
+        lam=numbers[2:].reshape(problem.cost_limit.shape),
+        weights=point.weights.to(problem.q_reward.dtype).reshape(problem.q_reward.shape),
+        status=status.reshape(shape),
+        iterations=count.reshape(shape),
+        violation=excess.reshape(shape),
+    )
