@@ -20,6 +20,9 @@ from torch import Tensor
 
 from cvpo.estep.lanes import Lanes, Many, Matrix, Number, Vector
 
+CACHED = 2**17
+"""Numbers of (Q_r, Q_c) that are worked on at once on a host, 1 MiB: with what is made of them they fit its cache."""
+
 
 class Evaluation(NamedTuple):
     """The dual at one point: ``value`` [P], ``gradient`` [P,S] (η first), ``hessian`` [P,S,S], ``weights`` [P,B,K]."""
@@ -48,7 +51,8 @@ def evaluate(q: Tensor, log_prior: Tensor | None, limit: Tensor, epsilon: Tensor
 
     ``q`` [P,S,B,K], ``log_prior`` [P,B,K] normalised or None (uniform), ``limit`` d [P,M], ``epsilon`` [P].
     """
-    value, gradient, hessian, weights = evaluate_in(Many, q, log_prior, limit.unbind(1), epsilon, x.unbind(1))
+    value, gradient, hessian, weights = evaluate_in(Many, q, log_prior, limit.unbind(1), epsilon, x.unbind(1), True)
+    assert weights is not None
     rows = torch.stack([torch.stack(row, dim=1) for row in hessian], dim=1)
     # Autograd is to find the limits even where there are none.
     slack = torch.cat([torch.stack(gradient, dim=1), limit[:, :0]], dim=1)
@@ -56,13 +60,13 @@ def evaluate(q: Tensor, log_prior: Tensor | None, limit: Tensor, epsilon: Tensor
 
 
 def evaluate_in(
-    lanes: Lanes, q: Tensor, log_prior: Tensor | None, limit: Vector, epsilon: Number, x: Vector
-) -> tuple[Number, Vector, Matrix, Tensor]:
-    """:func:`evaluate` on components: (η, λ) and what belongs to them in the numbers of ``lanes``."""
+    lanes: Lanes, q: Tensor, log_prior: Tensor | None, limit: Vector, epsilon: Number, x: Vector, keep: bool
+) -> tuple[Number, Vector, Matrix, Tensor | None]:
+    """:func:`evaluate` on components: (η, λ) and what belongs to them in the numbers of ``lanes``; w if to ``keep``."""
     eta = x[0]
     mix = (1.0 / eta, *(-lam / eta for lam in x[1:]))
     rows = (mix, *(tuple(float(i == j) for j in range(len(x))) for i in range(1, len(x))))
-    packed, weights = _moments(q, log_prior, lanes.matrix(rows, q))
+    packed, weights = _moments_by_parts(q, log_prior, lanes.matrix(rows, q), keep)
     log_total, top, *rest = lanes.split(packed)
     first, second = rest[: len(x)], rest[len(x) :]
     log_mean = log_total - (math.log(q.shape[-1]) if log_prior is None else 0.0)
@@ -72,6 +76,24 @@ def evaluate_in(
     gradient = (epsilon + log_mean - first[0], *(a - b for a, b in zip(limit, first[1:], strict=True)))
     hessian = tuple(tuple(entry / eta for entry in second[i : i + len(x)]) for i in range(0, len(second), len(x)))
     return value, gradient, hessian, weights
+
+
+def _moments_by_parts(q: Tensor, log_prior: Tensor | None, rows: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
+    """:func:`_moments`, of a large stack on a host by parts that stay in its cache; w only if to ``keep``."""
+    step = len(q)
+    if q.device.type == "cpu" and not torch.compiler.is_compiling():
+        step = max(1, CACHED // q[0].numel())
+    if step >= len(q):
+        packed, weights = _moments(q, log_prior, rows)
+        return packed, weights if keep else None
+    found, kept = [], []
+    for i in range(0, len(q), step):
+        part = slice(i, i + step)
+        packed, weights = _moments(q[part], None if log_prior is None else log_prior[part], rows[part])
+        found.append(packed)
+        if keep:
+            kept.append(weights)
+    return torch.cat(found), torch.cat(kept) if keep else None
 
 
 def _moments(q: Tensor, log_prior: Tensor | None, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,8 +43,8 @@ class Lanes(Protocol):
     def where(self, condition: Number, yes: Number, no: Number, /) -> Number:
         """``yes`` where the condition holds, else ``no``."""
 
-    def keep(self, weights: Tensor, /) -> Tensor | None:
-        """``weights`` [P,B,K], if it costs nothing to choose between two of them."""
+    keeps_weights: bool
+    """Whether it costs nothing to choose between two weights [P,B,K]: for many, a pass over the data in every step."""
 
     def choose(self, condition: Number, yes: Any, no: Any, /) -> Any:
         """``yes`` where the condition holds, else ``no``: nested tuples of numbers and kept weights."""
@@ -71,6 +71,7 @@ class Lanes(Protocol):
 class One:
     """One problem, in Python numbers. Reading them off a tensor waits for the device."""
 
+    keeps_weights = True
     minimum = staticmethod(min)
     maximum = staticmethod(max)
     sqrt = staticmethod(math.sqrt)
@@ -84,10 +85,6 @@ class One:
     @staticmethod
     def where(condition: bool, yes: Number, no: Number) -> Number:
         return yes if condition else no
-
-    @staticmethod
-    def keep(weights: Tensor) -> Tensor | None:
-        return weights
 
     @staticmethod
     def choose(condition: bool, yes: Any, no: Any) -> Any:
@@ -140,6 +137,7 @@ class One:
 class Many:
     """P problems, in tensors: no host synchronisation but in :meth:`all`."""
 
+    keeps_weights = False
     minimum = staticmethod(torch.minimum)
     maximum = staticmethod(torch.maximum)
     sqrt = staticmethod(torch.sqrt)
@@ -159,11 +157,6 @@ class Many:
     @staticmethod
     def at_most(value: Tensor, bound: float) -> Tensor:
         return value.clamp(max=bound)
-
-    @staticmethod
-    def keep(weights: Tensor) -> Tensor | None:
-        """None: choosing problem by problem would cost a pass over the data in every step."""
-        return None
 
     @staticmethod
     def choose(condition: Tensor, yes: Any, no: Any) -> Any:

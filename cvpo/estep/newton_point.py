@@ -98,7 +98,7 @@ def main_frame(found: Units) -> Frame:
 
 def point_at(lanes: Lanes, data: Data, frame: Frame, x: Vector) -> Point:
     """The dual at ``x`` and its distances from the optimum: one pass over the data."""
-    found = dual.evaluate_in(lanes, data.q, data.log_prior, frame.limit, frame.epsilon, x)
+    found = dual.evaluate_in(lanes, data.q, data.log_prior, frame.limit, frame.epsilon, x, lanes.keeps_weights)
     value, gradient, hessian, weights = found
     where = lanes.where
     zero = 0.0 * x[0]
@@ -128,7 +128,7 @@ def point_at(lanes: Lanes, data: Data, frame: Frame, x: Vector) -> Point:
         error=lanes.maximum(product / frame.units[0], excess),
         residual=residual,
         spread=_spread(lanes, frame, x, gradient, hessian, tuple(fixed)),
-        weights=lanes.keep(weights),
+        weights=weights,
     )
 
 

@@ -99,3 +99,13 @@ def test_particles_without_prior_mass_have_no_weight_and_no_influence() -> None:
     assert (found.weights[..., 0] == 0).all()
     torch.testing.assert_close(found.value, without.value, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(found.hessian, without.hessian, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("costs", "prior"), CASES)
+def test_a_large_stack_worked_on_by_parts_is_the_same(costs: int, prior: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    q, log_p, limit, epsilon = _parts(costs, prior)
+    args = (q, log_p if prior else None, limit, epsilon, _points(costs))
+    whole = dual.evaluate(*args)
+    monkeypatch.setattr(dual, "CACHED", 2 * q[0].numel())
+    for found, right in zip(dual.evaluate(*args), whole, strict=True):
+        torch.testing.assert_close(found, right, rtol=1e-13, atol=1e-15)
