@@ -58,8 +58,8 @@ VELOCITY: dict[str, Any] = {
     "aim": 0.5,
 }
 
-#: Circle tasks: their cost is a boundary that is crossed on the way to the reward. With ``limit="policy"`` the tuning run
-#: stood at costs of 70 to 190; with the paper's limit, approached by a hundredth of the excess at a time, at 0: one
+#: Circle tasks: their cost is a boundary that is crossed on the way to the reward. With ``limit="policy"`` the tuning
+#: run stood at costs of 70 to 190; with the paper's limit, approached by a hundredth of the excess at a time, at 0: one
 #: episode beyond the boundary does not make the E-step infeasible for thousands of updates.
 CIRCLE: dict[str, Any] = {
     "steps": 75_000,
