@@ -12,7 +12,7 @@ from unittest.mock import patch
 import numpy as np
 
 from benchmarks.numpy_dual import NumpyDual
-from cvpo.estep import dual
+from cvpo.estep import alone, dual
 
 
 class TimeLimit(BaseException):
@@ -61,9 +61,9 @@ def quartiles(values: list[float]) -> dict[str, float]:
 class Inside:
     """What one call of a solver did: dual evaluations (one for each problem and point), and seconds of its solve part.
 
-    The solve part is the solver's ``minimise`` for those that use the library's driver, Clarabel's own clock (set-up
-    included) for ``cvxpy``; None for others. The rest of a call is the build part: normalisation, the modelling
-    language, statuses and weights. Counting slows the call, so times are never taken from it but for this share.
+    The solve part is the solver's ``minimise`` for those that use the library's driver (and Newton's descent of one
+    problem alone), Clarabel's own clock (set-up included) for ``cvxpy``; None for others. The rest of a call is the
+    build part: normalisation, the modelling language, statuses and weights. Counting slows the call, so times are never taken from it but for this share.
     """
 
     def __init__(self) -> None:
@@ -74,11 +74,13 @@ class Inside:
     def watch(self, solver: Any) -> Iterator[None]:
         """Count while the context is open."""
         with contextlib.ExitStack() as stack:
-            self._count(stack, dual, "evaluate", lambda *args, **named: len(named.get("x", args[-1])))
+            self._count(stack, dual, "evaluate_in", lambda lanes, q, *rest: len(q))
             self._count(stack, NumpyDual, "value", lambda *args: 1)
             self._count(stack, NumpyDual, "value_and_gradient", lambda *args: 1)
             if hasattr(type(solver), "minimise"):
                 self._replace(stack, type(solver), "minimise", self._timed)
+                # Newton's descent of a problem alone.
+                self._replace(stack, alone, "descend", self._timed)
             elif type(solver).__name__ == "Cvxpy":
                 import cvxpy
 
