@@ -63,7 +63,8 @@ class Inside:
 
     The solve part is the solver's ``minimise`` for those that use the library's driver (and Newton's descent of one
     problem alone), Clarabel's own clock (set-up included) for ``cvxpy``; None for others. The rest of a call is the
-    build part: normalisation, the modelling language, statuses and weights. Counting slows the call, so times are never taken from it but for this share.
+    build part: normalisation, the modelling language, statuses and weights. Counting slows the call, so times are never
+    taken from it but for this share.
     """
 
     def __init__(self) -> None:
