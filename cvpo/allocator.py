@@ -13,9 +13,9 @@ def keep_memory() -> bool:
     """Let this process keep freed memory of up to 2 GiB for its next allocations; whether the C library can.
 
     By default glibc returns tensors of 128 KiB and more to the system when they are freed, and the next update takes
-    the same memory back page by page: thousands of page faults in every update on a CPU. The peak of the memory stays
-    what it was. For the whole process, and not undone; ``cvpo train`` calls it, in a program of your own call it once
-    at the start. Elsewhere than on glibc it does nothing and returns False.
+    the same memory back page by page, a fault for each. The peak of the memory stays what it was. It is for the whole
+    process, and not undone: runs call it (:mod:`cvpo.run`), in a program of your own call it once at the start.
+    Elsewhere than on glibc it does nothing and returns False.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

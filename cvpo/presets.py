@@ -52,7 +52,7 @@ CONTROL: dict[str, Any] = {
 }
 
 #: Velocity tasks: at constant learning rates a hopper that stands falls again within thousands of steps; at rates that
-#: end near 0 nothing takes back a cost that grows late.
+#: end near 0 nothing takes back a cost that grows late (benchmarks/results/tuning.jsonl).
 VELOCITY: dict[str, Any] = {
     **CONTROL,
     "steps": 20_000,
@@ -63,9 +63,9 @@ VELOCITY: dict[str, Any] = {
     "aim": 0.5,
 }
 
-#: Circle tasks: their cost is a boundary that is crossed on the way to the reward. With ``limit="policy"`` the tuning
-#: run stood at costs of 70 to 190; with the paper's limit, approached by a hundredth of the excess at a time, at 0: one
-#: episode beyond the boundary does not make the E-step infeasible for thousands of updates.
+#: Circle tasks: their cost is a boundary that is crossed on the way to the reward. With ``limit="policy"`` a tuning run
+#: was evaluated at costs of 22 to 189, with the paper's limit at 0 to 8 (benchmarks/results/tuning.jsonl). A hundredth
+#: of the excess at a time, because one episode beyond the boundary can make the whole of it infeasible for long.
 CIRCLE: dict[str, Any] = {
     **CONTROL,
     "steps": 75_000,
