@@ -33,13 +33,16 @@ def test_any_number_of_costs_trains_inside_the_trust_region(costs: int, estep: s
     assert sum(name.startswith("estep/lam_") for name in seen[-1]) == costs
 
 
-@pytest.mark.parametrize("options", [
+PARTS: list[dict] = [
     {},
     {"fit": "regression", "policy": {"name": "cholesky", "hidden": (16,)}, "buffer": {"name": "nstep", "steps": 3}},
     {"old_policy": "copy", "normalise_obs": True, "states": "replay", "limit": "q"},
     {"limit": {"name": "policy", "measure": "critic"}, "estep_critic": "online", "target_policy": "online"},
     {"estep": "adam", "returns": "retrace", "buffer": {"name": "prioritized", "steps": 3, "windows": True}},
-])
+]
+
+
+@pytest.mark.parametrize("options", PARTS)
 def test_state_round_trip_is_bit_identical_over_the_next_updates(tmp_path, options):
     agent, env = line_agent(2, **options)
     cvpo.learn(agent, 150, env, warmup_steps=40, updates_per_step=0.3)
@@ -54,6 +57,21 @@ def test_state_round_trip_is_bit_identical_over_the_next_updates(tmp_path, optio
     for net in ("policy", "old_policy", "critic", "target_critic"):
         ours, theirs = (getattr(each.learner, net).parameters() for each in (agent, other))
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
+@pytest.mark.parametrize("options", PARTS)
+def test_an_agent_learns_on_an_accelerator_and_moves_to_the_host(tmp_path, options):
+    agent, env = line_agent(2, device="cuda", **options)
+    cvpo.learn(agent, 150, env, warmup_steps=40, updates_per_step=0.3)
+    metrics = agent.update()
+    assert all(torch.isfinite(value) and value.device.type == "cuda" for value in metrics.values())
+    assert all(parameter.device.type == "cuda" for parameter in agent.learner.policy.parameters())
+    agent.save(tmp_path / "agent.safetensors")
+    host = cvpo.load(tmp_path / "agent.safetensors", device="cpu")
+    obs = np.zeros(3, np.float32)
+    np.testing.assert_allclose(host.predict(obs)[0], agent.predict(obs)[0], atol=1e-5)
+    host.update()
 
 
 def test_loading_without_the_replay_keeps_the_policy(tmp_path):
