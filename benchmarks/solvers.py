@@ -34,6 +34,7 @@ from typing import Any
 
 import torch
 
+import cvpo
 from benchmarks import memory, speed_goals
 from benchmarks.contestants import Contestant, contestants
 from benchmarks.measuring import Inside, TimeLimit, quartiles, time_limit, timed
@@ -192,6 +193,8 @@ def main(argv: Iterable[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/solvers-PROFILE.jsonl")
     arguments = parser.parse_args(None if argv is None else list(argv))
     torch.set_num_threads(arguments.threads)
+    # As a run does; it serves every contestant.
+    cvpo.keep_memory()
     words = ["python -m benchmarks.solvers", f"--profile {arguments.profile}", f"--threads {arguments.threads}"]
     words += [f"--solver {name}" for name in arguments.solver]
     words += [f"--only {' '.join(arguments.only)}"] if arguments.only else []

@@ -6,6 +6,7 @@ OPTIONS is JSON of further options of :func:`cvpo.make_agent`. The E-step of a t
 critic's batch and the online critics, as the peer's does. Its limit is the library's default, by which the problem is
 feasible and the cost active on data that never change (by the paper's, the peer's, it is neither for most updates);
 the peer's one step on the dual takes as long whatever its limit. Training takes the library's defaults throughout.
+Freed memory stays with the process, as in every run of the library (:func:`cvpo.keep_memory`).
 """
 
 from __future__ import annotations
@@ -171,6 +172,7 @@ def main() -> None:
     setting = shared.SETTINGS[sys.argv[1]]
     further = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
     torch.set_num_threads(int(sys.argv[2]))
+    cvpo.keep_memory()
     agents: list[cvpo.CVPO] = []
 
     def on_agent(call: Any) -> Any:
