@@ -10,9 +10,26 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import torch
 
 from benchmarks.numpy_dual import NumpyDual
-from cvpo.estep import alone, dual
+from cvpo.estep import DualProblem, alone, dual
+
+#: Q-values below which a problem, or a stack of them, is left to one thread, as a run has by default: waking another
+#: takes longer than it saves.
+SHARED = 2**17
+
+
+@contextlib.contextmanager
+def threads_for(problem: DualProblem) -> Iterator[None]:
+    """One thread of torch for what is too small to be shared, else those that are set."""
+    before = torch.get_num_threads()
+    if problem.q_reward.numel() + problem.q_cost.numel() < SHARED:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class TimeLimit(BaseException):

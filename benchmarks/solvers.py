@@ -15,7 +15,8 @@ weights and multipliers that agree with each other only to about the root of its
 One JSON line for each (solver, case, start, level): seconds of one ``solve`` of the whole stack, quartiles over
 repeats, and the build and solve parts; iterations, dual evaluations, statuses, residuals. A solve over the time limit
 is a failure, and so are, untried, the larger cases of its family. Then speed goals (:mod:`benchmarks.speed_goals`) and
-peak memory (:mod:`benchmarks.memory`). The first line has versions, machine, threads and load.
+peak memory (:mod:`benchmarks.memory`). The first line has versions, machine, threads and load. Contestants have one
+thread, but torch has ``--threads`` from 2^17 Q-values on.
 ``python -m benchmarks.report`` turns the rows into tables and plots.
 """
 
@@ -37,7 +38,7 @@ import torch
 import cvpo
 from benchmarks import memory, speed_goals
 from benchmarks.contestants import Contestant, contestants
-from benchmarks.measuring import Inside, TimeLimit, quartiles, time_limit, timed
+from benchmarks.measuring import Inside, TimeLimit, quartiles, threads_for, time_limit, timed
 from benchmarks.solver_problems import MOVE, Case, cases, draw
 from cvpo.errors import CvpoError
 from cvpo.estep import DualProblem, DualSolution, Status, kkt_residuals
@@ -57,10 +58,11 @@ def measure(contestant: Contestant, case: Case, start: str, budget: float, limit
     problem, before = case.pair()
     row: dict[str, Any] = {"status": "done"}
     try:
-        # What comes before a warm start is not what is timed, and may be many calls.
-        with time_limit(10 * limit):
-            warm = _answer_before(contestant, before) if start == "warm" else None
-        row |= _measure(contestant.solver, problem, warm, budget, limit)
+        with threads_for(problem):
+            # What comes before a warm start is not what is timed, and may be many calls.
+            with time_limit(10 * limit):
+                warm = _answer_before(contestant, before) if start == "warm" else None
+            row |= _measure(contestant.solver, problem, warm, budget, limit)
     except TimeLimit:
         row["status"] = "time limit"
     except (CvpoError, ArithmeticError, ValueError, RuntimeError) as error:
@@ -120,6 +122,7 @@ def _measure(
     seconds = quartiles(times)
     return {
         "seconds": seconds,
+        "threads": torch.get_num_threads(),
         "repeats": len(times),
         "warmed_up": warmed_up,
         "solve_seconds": None if share is None else float(f"{share * seconds['median']:.4g}"),
@@ -189,7 +192,7 @@ def main(argv: Iterable[str] | None = None) -> None:
     parser.add_argument("--profile", choices=sorted(PROFILES), default="quick")
     parser.add_argument("--solver", action="append", default=[], metavar="MODULE:CLASS", help="a solver of your own")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these solvers, and neither goals nor memory")
-    parser.add_argument("--threads", type=int, default=2, help="threads of torch; the others use one")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch for large problems and stacks")
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/solvers-PROFILE.jsonl")
     arguments = parser.parse_args(None if argv is None else list(argv))
     torch.set_num_threads(arguments.threads)

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks import fused_pass
 from benchmarks.contestants import make
-from benchmarks.measuring import clock, quartiles
+from benchmarks.measuring import clock, quartiles, threads_for
 from benchmarks.numpy_dual import NumpyDual
 from benchmarks.solver_problems import draw, moved
 from cvpo.estep import DualProblem, DualSolution, kkt_residuals
@@ -144,8 +144,10 @@ def measure_goal(goal: Goal, rounds: int, different: int, states: int) -> dict[s
             "newton": lambda p=mine, w=warm: _finished(newton.solve(p, w)),
             goal.other: lambda p=part, w=warm: other.solve(p, w),
         }
-        for name, seconds in alternate(calls, rounds).items():
-            times[name] += seconds
+        with threads_for(mine):
+            threads = torch.get_num_threads()
+            for name, seconds in alternate(calls, rounds).items():
+                times[name] += seconds
     factor = goal.count / goal.sampled if goal.sampled else 1.0
     ratio = quartiles([factor * b / a for a, b in zip(times["newton"], times[goal.other], strict=True)])
     row |= {
@@ -160,6 +162,7 @@ def measure_goal(goal: Goal, rounds: int, different: int, states: int) -> dict[s
         "residual": {"newton": float(f"{worst:.3e}"), goal.other: float(f"{their_worst:.3e}")},
         "options": {"newton": options, goal.other: theirs},
         "turns": len(times["newton"]),
+        "threads": threads,
     }
     if goal.sampled:
         row["note"] = f"{goal.other} solves {goal.sampled} of the {goal.count} problems; its time is scaled up"
@@ -171,7 +174,9 @@ def measure_goal(goal: Goal, rounds: int, different: int, states: int) -> dict[s
 def _iteration(count: int, rounds: int, states: int) -> dict[str, Any]:
     problem = draw(80, (count,) if count > 1 else (), states)
     calls, note = fused_pass.calls(problem)
-    times = alternate(calls, 10 * rounds)
+    with threads_for(problem):
+        threads = torch.get_num_threads()
+        times = alternate(calls, 10 * rounds)
     base = "fused pass" if "fused pass" in times else "eager pass"
     ratio = quartiles([a / b for a, b in zip(times["newton iteration"], times[base], strict=True)])
     return {
@@ -184,6 +189,7 @@ def _iteration(count: int, rounds: int, states: int) -> dict[str, Any]:
         "reached": ratio["median"] <= 3.0,
         "seconds": {name: quartiles(values) for name, values in times.items()},
         "turns": 10 * rounds,
+        "threads": threads,
         "note": note,
     }
 
