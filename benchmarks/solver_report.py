@@ -89,8 +89,8 @@ def _setting(header: Row, solves: list[Row]) -> str:
     cases = len({(row["family"], row["case"]) for row in solves})
     return (
         f"`{header['command']}`: {cases} cases, cold and warm, {header['seconds']:.0f} seconds. "
-        f"{versions['processor']}, {versions['cpus']} cores, {header['threads']} threads for large problems and stacks, "
-        f"load {header['load_before']:.1f} before and "
+        f"{versions['processor']}, {versions['cpus']} cores, "
+        f"{header['threads']} threads for large problems and stacks, load {header['load_before']:.1f} before and "
         f"{header['load_after']:.1f} after. cvpo {versions['cvpo']} at {versions['commit']}; {packages}. "
         f"Time limit {header['time_limit_seconds']:g} s, which every failure is charged. Generated from the rows by "
         "`python -m benchmarks.report`."
