@@ -61,7 +61,7 @@ _HOMES = {
     "evaluate": "cvpo.evaluation",
     "keep_memory": "cvpo.allocator",
     "learn": "cvpo.train",
-    "load": "cvpo.assembly",
+    "load": "cvpo.saving",
     "make_agent": "cvpo.assembly",
     "make_vector_agent": "cvpo.assembly",
 }
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from cvpo import buffers, critics, distributions, envs, estep, mstep, policy, testing
     from cvpo.agent import CVPO
     from cvpo.allocator import keep_memory
-    from cvpo.assembly import load, make_agent, make_vector_agent
+    from cvpo.assembly import make_agent, make_vector_agent
     from cvpo.config import AgentConfig
     from cvpo.errors import (
         CheckpointError,
@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         WorkerError,
     )
     from cvpo.evaluation import evaluate
+    from cvpo.saving import load
     from cvpo.train import learn
     from cvpo.types import Batch, Spec, Transition
     from cvpo.vector_agent import VectorAgent

@@ -170,14 +170,14 @@ class CVPO:
 
     def save(self, path: Any, *, replay: bool = True) -> None:
         """Write configuration and state to one file, atomically; ``replay=False`` leaves the buffer out."""
-        from cvpo.assembly import save
+        from cvpo.saving import save
 
         save(self, path, replay=replay)
 
     @classmethod
     def load(cls, path: Any, *, env: Any = None, device: str = "cpu") -> CVPO:
         """The agent that :meth:`save` wrote; nothing in the file is executed."""
-        from cvpo.assembly import load
+        from cvpo.saving import load
 
         return load(path, env=env, device=device)
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import attrs
-import numpy as np
 from gymnasium import Space, spaces
 
-from cvpo import buffers, checkpoint, critics, estep, mstep, policy
+from cvpo import buffers, critics, estep, mstep, policy
 from cvpo.agent import CVPO
 from cvpo.config import AgentConfig
 from cvpo.envs import VectorEnv
-from cvpo.errors import CheckpointError, ConfigError, suggest
+from cvpo.errors import ConfigError, suggest
 from cvpo.registry import Registry
 from cvpo.vector_agent import VectorAgent
 
@@ -147,58 +145,3 @@ def describe(config: AgentConfig) -> dict[str, Any]:
         value = getattr(config, field.name)
         plain[field.name] = FAMILIES[field.name].describe(value) if field.name in FAMILIES else value
     return plain
-
-
-def save(agent: CVPO, path: str | os.PathLike[str], *, replay: bool = True) -> None:
-    """Write ``agent`` to one file; see :meth:`CVPO.save`. Raises CheckpointError where that fails."""
-    tree = {
-        "config": describe(agent.config),
-        "observation_space": _describe_space(agent.observation_space),
-        "action_space": _describe_space(agent.action_space),
-        "num_envs": agent.num_envs,
-        "seed": agent.seed,
-        "state": agent.state_dict(replay=replay),
-    }
-    checkpoint.write(path, tree)
-
-
-def load(path: str | os.PathLike[str], *, env: Any = None, device: str = "cpu") -> CVPO:
-    """The agent that :func:`save` wrote to ``path``. Raises CheckpointError where the file is missing or damaged."""
-    tree = checkpoint.read(path)
-    if "config" not in tree or "state" not in tree:
-        raise CheckpointError(f"{path} holds no agent: found {sorted(tree)}; allowed: a file that CVPO.save wrote")
-    agent = make_agent(
-        _space(tree["observation_space"]),
-        _space(tree["action_space"]),
-        env=env,
-        num_envs=tree["num_envs"],
-        seed=tree["seed"],
-        device=device,
-        **tree["config"],
-    )
-    agent.load_state_dict(tree["state"])
-    return agent
-
-
-def _describe_space(space: Space[Any]) -> dict[str, Any]:
-    if isinstance(space, spaces.Discrete):
-        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
-    if isinstance(space, spaces.Box):
-        return {"kind": "Box", "low": space.low, "high": space.high, "dtype": str(space.dtype)}
-    if isinstance(space, spaces.Dict):
-        return {"kind": "Dict", "spaces": {name: _describe_space(part) for name, part in space.spaces.items()}}
-    if isinstance(space, spaces.Tuple):
-        return {"kind": "Tuple", "spaces": [_describe_space(part) for part in space.spaces]}
-    raise CheckpointError(f"the space {space} cannot be saved; allowed: Box, Discrete, Dict, Tuple")
-
-
-def _space(plain: dict[str, Any]) -> Space[Any]:
-    kind = plain["kind"]
-    if kind == "Discrete":
-        return spaces.Discrete(plain["n"], start=plain["start"])
-    if kind == "Box":
-        dtype = np.dtype(plain["dtype"])
-        return spaces.Box(np.asarray(plain["low"], dtype), np.asarray(plain["high"], dtype), dtype=dtype.type)
-    if kind == "Dict":
-        return spaces.Dict({name: _space(part) for name, part in plain["spaces"].items()})
-    return spaces.Tuple([_space(part) for part in plain["spaces"]])
