@@ -70,6 +70,15 @@ def prior_mean(q_cost: Tensor, prior: Tensor | None) -> Tensor:
     return (q_cost.mean(-1) if prior is None else (prior.unsqueeze(-3) * q_cost).sum(-1)).mean(-1)
 
 
+def prior_variance(q_cost: Tensor, prior: Tensor | None) -> Tensor:
+    """E_b Var_p[Q_c] [...,M]: how much of the cost is up to the action."""
+    if prior is None:
+        return q_cost.var(-1, correction=0).mean(-1)
+    prior = prior.unsqueeze(-3)
+    mean = (prior * q_cost).sum(-1, keepdim=True)
+    return (prior * (q_cost - mean).square()).sum(-1).mean(-1)
+
+
 @attrs.frozen
 class QLimit:
     """``E_b E_w[Q_c] <= d + (1 − ρ) (E_b E_p[Q_c] − d)₊``: the paper's constraint, over the E-step's states.
@@ -78,19 +87,26 @@ class QLimit:
     (old unsafe data, an episode that went wrong) can make the program infeasible for thousands of updates, in which the
     reward does not count. ρ < 1 asks a step for that share of the excess over the limit only, which weights can meet
     inside the KL ball; the fixed point is the same. Where the excess is 0 it is the paper's for every ρ, and with exact
-    critics it overshoots and cycles around the limit. Source: CVPO (arXiv 2201.11927), equation 7.
+    critics it overshoots and cycles around the limit. ``stride`` asks a step for no more than as many standard
+    deviations ``(E_b Var_p[Q_c])^½`` either: to first order the KL ball reaches √(2ε) of them, so that with a smaller
+    stride one cost is never infeasible, and the reward always counts. Source: CVPO (arXiv 2201.11927), equation 7.
     """
 
     approach: float = attrs.field(default=1.0, validator=number(gt=0, le=1))
+    stride: float | None = attrs.field(default=None, validator=number(gt=0, optional=True))
 
     summary: ClassVar[str] = "the paper's: mean of E_w[Q_c] over the E-step's states below the limit"
     measure: ClassVar[str] = "states"
 
     def threshold(self, q_cost: Tensor, prior: Tensor | None, limit: Tensor, measured: Tensor, gamma: float) -> Tensor:
-        """``d + (1 − ρ) (E_b E_p[Q_c] − d)₊``; see :class:`CostLimit`."""
-        if self.approach == 1.0:
+        """``d + (1 − ρ) (E_b E_p[Q_c] − d)₊``, or a stride below E_b E_p[Q_c] if that is more; :class:`CostLimit`."""
+        if self.approach == 1.0 and self.stride is None:
             return limit
-        return limit + (1.0 - self.approach) * (prior_mean(q_cost, prior) - limit).clamp(min=0.0)
+        own = prior_mean(q_cost, prior)
+        share = limit + (1.0 - self.approach) * (own - limit).clamp(min=0.0)
+        if self.stride is None:
+            return share
+        return share.maximum(own - self.stride * prior_variance(q_cost, prior).sqrt())
 
 
 @attrs.frozen

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cvpo import critics
+from cvpo import critics, estep
 from cvpo.critics.aggregate import maximum, mean, minimum, resolve, upper_confidence_bound
 from cvpo.critics.mlp import MLPCritic
 from cvpo.critics.targets import td_targets
 from cvpo.errors import ConfigError
+from cvpo.estep import Status
 from cvpo.types import Batch
 
 OBS, ACT = 5, 3
@@ -151,6 +152,34 @@ def test_the_paper_limit_may_be_approached_by_a_share_of_the_excess_at_a_time():
     torch.testing.assert_close(threshold, torch.stack([own[0] - 0.25 * 0.2, limit[1]]))
     uniform = critics.limits.create("q", approach=0.25).threshold(q_cost, None, limit - 1.0, limit, 0.9)
     torch.testing.assert_close(uniform, 0.75 * q_cost.mean((-1, -2)) + 0.25 * (limit - 1.0))
+
+
+def test_a_step_of_the_paper_limit_may_be_asked_for_no_more_than_a_stride():
+    q_cost = torch.rand(2, 5, 4, dtype=torch.float64)
+    prior = torch.softmax(torch.randn(5, 4, dtype=torch.float64), -1)
+    own = (q_cost * prior).sum(-1).mean(-1)
+    # The first cost is far over its limit, the second just.
+    limit = own - torch.tensor([0.5, 0.01]).double()
+    deviation = ((q_cost.square() * prior).sum(-1) - (q_cost * prior).sum(-1).square()).mean(-1).sqrt()
+    threshold = critics.limits.create("q", stride=0.2).threshold(q_cost, prior, limit, limit, 0.9)
+    torch.testing.assert_close(threshold, torch.stack([own[0] - 0.2 * deviation[0], limit[1]]))
+    uniform = critics.limits.create("q", stride=0.2).threshold(q_cost, None, limit - 9.0, limit, 0.9)
+    spread = q_cost.var(-1, correction=0).mean(-1).sqrt()
+    torch.testing.assert_close(uniform, q_cost.mean((-1, -2)) - 0.2 * spread)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_with_a_stride_no_excess_makes_the_estep_infeasible(seed):
+    """A stride of half of what the KL ball reaches, in states that no weights bring to the limit."""
+    generator = torch.Generator().manual_seed(seed)
+    reward, cost = torch.randn(2, 64, 16, generator=generator, dtype=torch.float64)
+    cost, limit = 100.0 + cost[None], torch.tensor([1.0], dtype=torch.float64)
+    newton = estep.registry.create("newton")
+    assert newton.solve(estep.DualProblem(reward, cost, limit, 0.1)).status == Status.INFEASIBLE
+    reachable = critics.limits.create("q", stride=0.5 * 0.2**0.5).threshold(cost, None, limit, limit, 0.9)
+    solution = newton.solve(estep.DualProblem(reward, cost, reachable, 0.1))
+    assert solution.status == Status.OK and 0.0 < solution.lam < 10.0
+    assert ((solution.weights * reward).sum(-1).mean() > reward.mean()).item()
 
 
 def test_critic_is_a_frozen_configuration():
