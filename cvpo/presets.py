@@ -68,8 +68,8 @@ VELOCITY: dict[str, Any] = {
 }
 
 #: Circle tasks: their cost is a boundary that is crossed on the way to the reward, and known only once it is crossed. A
-#: short discount and faster targets, for costs that the critics know sooner. The paper's limit with a stride: without, a
-#: few bad episodes among the E-step's states keep it infeasible for thousands of updates. The larger of two cost
+#: short discount and faster targets, for costs that the critics know sooner. The paper's limit with a stride: without,
+#: a few bad episodes among the E-step's states keep it infeasible for thousands of updates. The larger of two cost
 #: critics: with their mean a tuning run ended at twice the limit (benchmarks/results/tuning.jsonl).
 CIRCLE: dict[str, Any] = {
     **CONTROL,
