@@ -52,7 +52,7 @@ SUITES: dict[str, Suite] = {
     "point-circle": Suite("SafetyPointCircle1-v0", PRESET, 500_000, (25.0,), 10_000, (25.0, 50.0)),
     "point-goal": Suite("SafetyPointGoal1-v0", PRESET, 1_000_000, (25.0,), 20_000, (10.0, 15.0)),
     "ant": Suite("SafetyAntVelocity-v1", PRESET, 1_000_000, (25.0,), 20_000, (1_000.0, 2_000.0)),
-    "aggregation-circle": Suite("SafetyBallCircle-v0", AGGREGATION, 20_000, (10.0,), 5_000, (400.0, 500.0)),
+    "aggregation-circle": Suite("SafetyBallCircle-v0", AGGREGATION, 15_000, (10.0,), 5_000, (400.0, 500.0)),
     "aggregation-velocity": Suite("SafetyHopperVelocity-v1", AGGREGATION, 20_000, (25.0,), 5_000, (500.0, 1_000.0)),
 }
 

@@ -21,7 +21,7 @@ from cvpo.envs.spaces import ActionDoor, flat_size, flatten
 from cvpo.errors import ConfigError, EnvError
 from cvpo.learner import Learner
 from cvpo.statistics import Episode
-from cvpo.types import Batch, Spec, Transition, Window
+from cvpo.types import Batch, Spec, Transition
 
 
 class CVPO:
@@ -132,7 +132,7 @@ class CVPO:
         states = self._normalised(self.source.select(batch, self.estep_batch))
         if self._by_critic is not None:
             self.constraint.measured = self._measured_by_critic(*self._by_critic)
-        return self._normalised_batch(batch), states
+        return batch if self.normaliser is None else self.normaliser.batch(batch), states
 
     def _measured_by_critic(self, measure: Any, before: Any) -> Tensor:
         """What the limit is measured by [M], of the newest episodes; ``before`` is of the limit until one has ended."""
@@ -215,16 +215,3 @@ class CVPO:
 
     def _normalised(self, obs: Tensor) -> Tensor:
         return obs if self.normaliser is None else self.normaliser(obs)
-
-    def _normalised_batch(self, batch: Batch) -> Batch:
-        if self.normaliser is None:
-            return batch
-        return attrs.evolve(
-            batch,
-            obs=self.normaliser(batch.obs),
-            next_obs=self.normaliser(batch.next_obs),
-            window=None if batch.window is None else self._normalised_window(batch.window),
-        )
-
-    def _normalised_window(self, window: Window) -> Window:
-        return attrs.evolve(window, obs=self._normalised(window.obs), next_obs=self._normalised(window.next_obs))
