@@ -64,6 +64,8 @@ def solve(
             rest = scaled.finite & ~solved
             if not (sync and not bool(rest.any())):
                 answer = _examine(scaled, rest, answer, end, warm, minimise, accuracy, sync)
+        if examine and sync:
+            answer = _begin_again(scaled, task, answer, minimise, accuracy)
         solution = assemble(problem, scaled, answer, end, sync)
     return attach(problem, solution)
 
@@ -103,6 +105,22 @@ def _examine(
         fit = (task.upper[:, 1:] / end.x[:, 1:].clamp(min=1e-300)).amin(1, keepdim=True)
         start = cold = torch.minimum(torch.maximum(end.x * fit, task.lower), task.upper)
     return answer._replace(iterations=total)
+
+
+def _begin_again(scaled: Scaled, task: Task, answer: Answer, minimise: Minimise, accuracy: float) -> Answer:
+    """``answer`` with those put in that another start leads to, where there is neither an optimum nor a proof yet.
+
+    From a model's start, or a warm one, η can end among kinks that λ does not see past. At λ = 0 and the η that belongs
+    to it the dual is smooth; it is further off, and so not the first choice.
+    """
+    rest = task.active & (answer.status == Status.MAX_ITER)
+    if not bool(rest.any()):
+        return answer
+    start = cold_start(task, torch.zeros_like(task.limit))
+    end = _minimise_some(task._replace(active=rest), start, start, minimise, True)
+    again = answer_at(scaled, end, torch.full_like(answer.status, int(Status.OK)))
+    total = answer.iterations + torch.where(rest, end.iterations, 0)
+    return again.where(rest & (end.error <= accuracy), answer)._replace(iterations=total)
 
 
 def _minimise_some(task: Task, start: Tensor, cold: Tensor, minimise: Minimise, sync: bool) -> Minimum:

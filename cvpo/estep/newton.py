@@ -28,11 +28,11 @@ class Newton:
     float64, the step is accepted on the gradient.
 
     ``tolerance`` is the residual at which a problem is done, ``max_iter`` the most steps (each one pass over the data;
-    infeasible problems may take as many again for the least violation). ``check_every=n`` looks every n steps whether
-    all are done. With None the host never waits: every problem takes ``budget`` masked steps, and as many again for the
-    least violation. Never raises for values; see :class:`cvpo.estep.Status`. Source: CVPO (arXiv 2201.11927), section
-    4.1; D. Bertsekas, Projected Newton methods (1982); the secular form of the step in η is that of trust regions
-    (Moré & Sorensen 1983).
+    as many again may go to the least violation, and from another start to what has neither optimum nor proof by then).
+    ``check_every=n`` looks every n steps whether all are done. With None the host never waits: every problem takes
+    ``budget`` masked steps, and as many again for the least violation. Never raises for values; see
+    :class:`cvpo.estep.Status`. Source: CVPO (arXiv 2201.11927), section 4.1; D. Bertsekas, Projected Newton methods
+    (1982); the secular form of the step in η is that of trust regions (Moré & Sorensen 1983).
     """
 
     summary: ClassVar[str] = "batched, projected, damped Newton on the dual, in torch"
