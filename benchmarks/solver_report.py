@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.markdown import table
 from benchmarks.performance import SHIFT, charged, performance_profile, shifted_geometric_mean
 from benchmarks.solver_plots import draw_profiles, draw_scaling
 
@@ -184,11 +185,6 @@ def _memory(rows: list[Row]) -> str:
 
     problems = list(dict.fromkeys(row["problem"] for row in rows))
     return _by_solver(rows, problems, lambda own: [size(row) for row in own])
-
-
-def table(heads: list[str], lines: Iterable[list[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join("| " + " | ".join(line) + " |" for line in [heads, ["---"] * len(heads), *lines])
 
 
 def _by_solver(rows: list[Row], heads: list[str], cells: Callable[[list[Row]], list[str]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from benchmarks.solver_report import table
+from benchmarks.markdown import table
 from benchmarks.tasks_peers import published
 from benchmarks.tasks_runs import Seeds, TaskRun
 from benchmarks.tasks_statistics import Summary, reached, share_within, summary

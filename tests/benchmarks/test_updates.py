@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import updates, updates_settings, updates_sides
+from benchmarks import updates, updates_report, updates_settings, updates_sides
 from cvpo import estep
 
 
@@ -68,3 +68,27 @@ def test_without_the_peer_our_side_is_measured_and_the_way_to_the_peer_is_named(
     assert "make bench-peers" in capsys.readouterr().out
     row = json.loads(out.read_text())  # one line: the second measurement takes the place of the first
     assert row["ours_mb"] == 1.0 and row["peer_versions"] is None and "peer_mb" not in row
+
+
+def test_the_report_holds_each_ratio_against_its_goal(tmp_path: Path) -> None:
+    def quarter(value: float) -> dict[str, float]:
+        return {"q1": value, "median": value, "q3": value}
+
+    common = {"variant": "float32", "threads": 1, "load": 0.1, "command": "the command"}
+    common["versions"] = {name: "1" for name in ("python", "torch", "numpy", "cvpo", "commit", "processor", "cpus")}
+    sides = {"ours_accuracy": {"kkt_median": 1e-8}, "peer_accuracy": {"kkt": 3.0}}
+    rows = [
+        {"part": "update", "setting": name, "ours_ms": quarter(2.0), "peer_ms": quarter(7.0), "ratio": quarter(3.5)}
+        | sides | common
+        for name in ("defaults", "large")
+    ]
+    rows.append({"part": "training", "ratio": 1.0, "envs": 1, "ours_steps_per_second": quarter(9.0)} | common)
+    (tmp_path / "updates.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (path,) = updates_report.write(tmp_path)
+    lines = path.read_text().splitlines()
+    assert any("| defaults |" in line and "| at least 4 | no |" in line and "| 3 |" in line for line in lines)
+    assert any("| large |" in line and "| at least 3 | yes |" in line for line in lines)
+    # Another ratio than the goal's, and no peer: no verdict.
+    assert any(line.startswith("| 1.0 | 1 | 1 | 9 (9 to 9) | – | – | – | – |") for line in lines)
+    assert "`the command`" in path.read_text() and path.read_text().count("Not measured.") == 3
+    assert updates_report.write(tmp_path / "nothing") == []
