@@ -31,7 +31,7 @@ class MLPCritic:
     activation: str = attrs.field(default="relu", validator=one_of(ACTIVATIONS))
     layer_norm: bool = False
     reward: str | Aggregate = attrs.field(default="min", validator=check_aggregation)
-    cost: str | Aggregate = attrs.field(default="max", validator=check_aggregation)
+    cost: str | Aggregate = attrs.field(default="mean", validator=check_aggregation)
     clip_actions: bool = True
     error: str = attrs.field(default="mse", validator=one_of(("mse", "huber")))
 

@@ -40,7 +40,7 @@ class QuantileCritic:
     activation: str = attrs.field(default="relu", validator=one_of(ACTIVATIONS))
     layer_norm: bool = False
     reward: str | Aggregate = attrs.field(default="min", validator=check_aggregation)
-    cost: str | Aggregate = attrs.field(default="max", validator=check_aggregation)
+    cost: str | Aggregate = attrs.field(default="mean", validator=check_aggregation)
     clip_actions: bool = True
     huber: float = attrs.field(default=0.1, validator=number(gt=0))
 

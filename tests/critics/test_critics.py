@@ -30,7 +30,7 @@ def single(net, g: int, obs: torch.Tensor, action: torch.Tensor, layer_norm: boo
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("hidden", [(), (8,), (16, 8)])
 def test_evaluate_equals_the_members_one_by_one(hidden: tuple[int, ...], layer_norm: bool):
-    critic = MLPCritic(hidden=hidden, members=2, layer_norm=layer_norm)
+    critic = MLPCritic(hidden=hidden, members=2, cost="max", layer_norm=layer_norm)
     net = critic.build(OBS, ACT, 3, generator=torch.Generator().manual_seed(0))
     obs, actions = torch.randn(7, OBS), 2.0 * torch.randn(7, 4, ACT)
     q = critic.evaluate(net, obs, actions)
