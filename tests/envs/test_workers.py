@@ -77,11 +77,13 @@ def test_worker_that_fails_is_named(how, message):
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 import numpy as np
 from cvpo.envs import make
 from tests.envs.helpers import Dying
 if __name__ == "__main__":
+    # What a shell starts in the background inherits that Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     env = make(lambda: Dying("hang"), 2, horizon=10, workers=2)
     env.reset()
     print(*(process.pid for process in env._processes), flush=True)
