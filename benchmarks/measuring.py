@@ -15,8 +15,7 @@ import torch
 from benchmarks.numpy_dual import NumpyDual
 from cvpo.estep import DualProblem, alone, dual
 
-#: Q-values below which a problem, or a stack of them, is left to one thread, as a run has by default: waking another
-#: takes longer than it saves.
+#: Q-values below which a problem, or a stack of them, is left to one thread, which is what a run has by default.
 SHARED = 2**17
 
 
