@@ -40,7 +40,6 @@ from cvpo.run.versions import versions
 TARGET = ROOT / "benchmarks" / "results" / "updates.jsonl"
 #: Updates of a block, by setting; a block is about a second of the slower side.
 BLOCK = {"defaults": 100, "large": 10}
-KEY = ("part", "setting", "variant", "threads", "ratio", "envs")
 
 
 def update(setting: str, threads: int, variant: str, quick: bool) -> dict[str, Any]:
@@ -163,7 +162,7 @@ def main(argv: Iterable[str] | None = None) -> None:
         load = os.getloadavg()[0]
         choice = {name: value for name, value in key.items() if name != "part"}
         found = PARTS[key["part"]](**choice, quick=arguments.quick)
-        rows = [row for row in rows if any(row.get(name) != key.get(name) for name in KEY)]
+        rows = [row for row in rows if any(row.get(name) != value for name, value in key.items())]
         rows.append({**key, **found, "load": round(load, 2), **common})
         arguments.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
         print(json.dumps(key | {name: found[name] for name in found if name not in ("stages", "resident")}), flush=True)
