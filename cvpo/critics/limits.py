@@ -89,7 +89,7 @@ class QLimit:
     inside the KL ball; the fixed point is the same. Where the excess is 0 it is the paper's for every ρ, and with exact
     critics it overshoots and cycles around the limit. ``stride`` asks a step for no more than as many standard
     deviations ``(E_b Var_p[Q_c])^½`` either: to first order the KL ball reaches √(2ε) of them, so that with a smaller
-    stride one cost is never infeasible, and the reward always counts. Source: CVPO (arXiv 2201.11927), equation 7.
+    stride one cost is seldom infeasible, and the reward counts. Source: CVPO (arXiv 2201.11927), equation 7.
     """
 
     approach: float = attrs.field(default=1.0, validator=number(gt=0, le=1))

@@ -169,7 +169,7 @@ def test_a_step_of_the_paper_limit_may_be_asked_for_no_more_than_a_stride():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_with_a_stride_no_excess_makes_the_estep_infeasible(seed):
+def test_with_a_stride_a_hopeless_excess_leaves_the_estep_feasible(seed):
     """A stride of half of what the KL ball reaches, in states that no weights bring to the limit."""
     generator = torch.Generator().manual_seed(seed)
     reward, cost = torch.randn(2, 64, 16, generator=generator, dtype=torch.float64)
