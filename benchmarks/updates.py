@@ -116,7 +116,11 @@ def training(threads: int, variant: str, ratio: float, envs: int, quick: bool) -
 
 
 PARTS: dict[str, Callable[..., dict[str, Any]]] = {
-    "update": update, "stages": stages, "memory": memory, "growth": growth, "training": training
+    "update": update,
+    "stages": stages,
+    "memory": memory,
+    "growth": growth,
+    "training": training,
 }
 
 

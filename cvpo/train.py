@@ -133,9 +133,7 @@ class Loop:
         self.obs = state["obs"]
 
 
-def learn(
-    agent: Any, total_steps: int, env: Any, *, callback: Callback | None = None, **schedule: Any
-) -> Loop:
+def learn(agent: Any, total_steps: int, env: Any, *, callback: Callback | None = None, **schedule: Any) -> Loop:
     """Collect ``total_steps`` more environment steps with ``agent`` on ``env`` and update it along the way.
 
     ``env`` is a Gymnasium environment or what :func:`cvpo.envs.make` returns; it stays the caller's: it is neither

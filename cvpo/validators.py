@@ -49,9 +49,7 @@ def one_of(allowed: Iterable[str]) -> Validator:
 
     def check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         if value not in names:
-            raise ConfigError(
-                f"{type(instance).__name__}.{attribute.name} is {value!r}; {suggest(str(value), names)}"
-            )
+            raise ConfigError(f"{type(instance).__name__}.{attribute.name} is {value!r}; {suggest(str(value), names)}")
 
     return check
 

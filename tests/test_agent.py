@@ -152,12 +152,21 @@ def test_limits_follow_the_episodes_length():
     agent, _ = line_agent(1, gamma=0.9, limit={"name": "policy", "measure": "episode"})
     assert agent.constraint.limit.item() == pytest.approx(5.0 / 20 / 0.1)
     step = Transition(
-        obs=torch.zeros(1, 3), action=torch.zeros(1, 2), signals=torch.tensor([[0.0], [2.0]]),
-        next_obs=torch.zeros(1, 3), terminated=torch.tensor([False]), truncated=torch.tensor([False]),
+        obs=torch.zeros(1, 3),
+        action=torch.zeros(1, 2),
+        signals=torch.tensor([[0.0], [2.0]]),
+        next_obs=torch.zeros(1, 3),
+        terminated=torch.tensor([False]),
+        truncated=torch.tensor([False]),
     )
     for t in range(10):
-        agent.observe(step if t < 9 else cvpo.Transition(
-            step.obs, step.action, step.signals, step.next_obs, torch.tensor([True]), step.truncated))
+        agent.observe(
+            step
+            if t < 9
+            else cvpo.Transition(
+                step.obs, step.action, step.signals, step.next_obs, torch.tensor([True]), step.truncated
+            )
+        )
     assert agent.constraint.limit.item() == pytest.approx(5.0 / 10 / 0.1)  # the mean length is 10 now
     assert agent.constraint.measured.item() == pytest.approx(20.0 / 10 / 0.1)
 

@@ -59,8 +59,12 @@ def test_agent_and_environment_must_fit():
 def test_non_finite_steps_are_refused_before_they_are_stored():
     agent, _ = line_agent()
     good = dict(
-        obs=torch.zeros(1, 3), action=torch.zeros(1, 2), signals=torch.zeros(2, 1), next_obs=torch.zeros(1, 3),
-        terminated=torch.tensor([False]), truncated=torch.tensor([False]),
+        obs=torch.zeros(1, 3),
+        action=torch.zeros(1, 2),
+        signals=torch.zeros(2, 1),
+        next_obs=torch.zeros(1, 3),
+        terminated=torch.tensor([False]),
+        truncated=torch.tensor([False]),
     )
     for name in ("obs", "signals", "next_obs", "action"):
         bad = {**good, name: torch.full_like(good[name], torch.nan)}

@@ -157,8 +157,14 @@ def test_own_components_train(registered, part):
         assert type(getattr(agent.config, p)) is FAMILIES[p][1]
     start = [parameter.clone() for parameter in agent.policy.parameters()]
     rows = []
-    cvpo.learn(agent, 400, env, warmup_steps=100, updates_per_step=0.5,
-               callback=lambda loop: rows.append(loop.means.take()) or None)
+    cvpo.learn(
+        agent,
+        400,
+        env,
+        warmup_steps=100,
+        updates_per_step=0.5,
+        callback=lambda loop: rows.append(loop.means.take()) or None,
+    )
     rows = [row for row in rows if row]
     assert agent.updates == 150 and len(rows) == 150
     assert any(not torch.equal(a, b) for a, b in zip(start, agent.policy.parameters(), strict=True))

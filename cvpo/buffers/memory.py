@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from cvpo.errors import ConfigError
 
-Fields = dict[str, tuple[tuple[int, ...], torch.dtype]]
+
+def allocate(transitions: int, width: int, device: torch.device, pinned: bool = False) -> Tensor:
+    """A store [transitions, width] of NaN in float32, page-locked where ``pinned``.
+
+    Raises ConfigError, with the bytes that are needed and available, where it does not fit.
+    """
+    total = transitions * width * torch.float32.itemsize
+    stated = f"a buffer of {transitions} transitions takes {total} bytes ({_mib(total)}) on {device}"
+    free = available(device)
+    if free is not None and total > free:
+        raise ConfigError(f"{stated}; {_mib(free)} are available; choose a smaller capacity")
+    try:
+        store = torch.empty((transitions, width), dtype=torch.float32, device=device, pin_memory=pinned)
+    except RuntimeError as error:
+        raise ConfigError(f"{stated}, which cannot be allocated; choose a smaller capacity") from error
+    if device.type == "cpu" and not pinned:
+        _ask_for_huge_pages(store)
+    return store.fill_(torch.nan)
 
 
-def bytes_of(fields: Fields) -> int:
-    """Bytes of one transition of the named shapes and types."""
-    return sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in fields.values())
+def _ask_for_huge_pages(tensor: Tensor) -> None:
+    """A sample reads hundreds of places far apart: with pages of 4 KiB most of its time is the search for them.
+
+    To be asked before the memory is written. Nothing but speed depends on the answer, so it is not looked at.
+    """
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return
+    first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = tensor.data_ptr() + tensor.nbytes - first
+    if length > 0:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
 
 
 def available(device: torch.device) -> int | None:
@@ -27,19 +55,6 @@ def available(device: torch.device) -> int | None:
     if most is not None and used is not None:
         left.append(most - used)
     return min(left, default=None)
-
-
-def require(transitions: int, each: int, device: torch.device) -> None:
-    """Raises ConfigError, with the bytes needed and available, unless ``transitions`` of ``each`` bytes fit."""
-    free = available(device)
-    if free is not None and transitions * each > free:
-        raise ConfigError(f"{stated(transitions, each, device)}; {_mib(free)} are available; choose a smaller capacity")
-
-
-def stated(transitions: int, each: int, device: torch.device) -> str:
-    """``a buffer of N transitions takes X bytes …``: the beginning of an error about memory."""
-    total = transitions * each
-    return f"a buffer of {transitions} transitions takes {total} bytes ({_mib(total)}) on {device}"
 
 
 def _mib(count: int) -> str:

@@ -8,8 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from cvpo.buffers.memory import Fields
-from cvpo.buffers.ring import STORAGE
+from cvpo.buffers.ring import STORAGE, Fields
 from cvpo.buffers.uniform import UniformStore
 from cvpo.types import Batch, Spec, Transition, Window
 from cvpo.validators import number, one_of
@@ -55,9 +54,9 @@ class NStepStore(UniformStore):
         self._discounts = (powers * spec.gamma).float()
 
     def fields(self, spec: Spec) -> Fields:
-        own: Fields = {"done": ((), torch.bool), "cut": ((), torch.bool)}
+        own: Fields = {"done": (), "cut": ()}
         if self.config.windows:
-            own["log_prob"] = ((), torch.float32)
+            own["log_prob"] = ()
         return super().fields(spec) | own
 
     def stored(self, transition: Transition) -> dict[str, Tensor]:
@@ -88,14 +87,15 @@ class NStepStore(UniformStore):
     def at(self, index: Tensor) -> Batch:
         """The windows that start at the transitions ``index`` [B], weights 1."""
         ring = self.ring
-        rows = (index.unsqueeze(-1) + self._offsets) % (ring.rows * ring.num_envs)
-        flags = ring.rows_at(rows, torch.bool)
-        # A copy in one piece: the search for the first end is ten times slower in a column of a wider tensor.
-        cut = flags["cut"].contiguous()
+        read = ring.read((index.unsqueeze(-1) + self._offsets) % (ring.rows * ring.num_envs))
+        cut = ring.scalar(read, "cut").bool()
         cut[:, -1] = True
         last = cut.view(torch.uint8).argmax(-1)
-        # Steps after the last one are read as the last one: what lies there may never have been written.
-        data = ring.rows_at(rows.gather(-1, self._stay.index_select(0, last)), torch.float32)
+        # Steps after the last one become the last one: what was read there may never have been written.
+        first = torch.arange(0, cut.numel(), self.config.steps, device=index.device)
+        steps = first.unsqueeze(-1) + self._stay.index_select(0, last)
+        data = ring.fields(read.flatten(0, 1).index_select(0, steps.flatten()).view_as(read))
+        terminated = data["terminated"].bool()
         window = None
         if self.config.windows:
             window = Window(
@@ -103,7 +103,7 @@ class NStepStore(UniformStore):
                 action=data["action"],
                 signals=data["signals"].movedim(-1, 0),
                 next_obs=data["next_obs"],
-                terminated=flags["terminated"],
+                terminated=terminated,
                 log_prob=data["log_prob"],
                 inside=self._inside.index_select(0, last),
             )
@@ -112,7 +112,7 @@ class NStepStore(UniformStore):
             action=data["action"][:, 0],
             signals=torch.bmm(self._weights.index_select(0, last), data["signals"]).squeeze(1).T,
             next_obs=data["next_obs"][:, -1],
-            terminated=flags["terminated"].gather(-1, last.unsqueeze(-1)).squeeze(-1),
+            terminated=terminated[:, -1],
             discount=self._discounts.index_select(0, last),
             weight=torch.ones(len(index), device=index.device),
             index=index,

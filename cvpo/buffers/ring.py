@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cvpo.buffers.memory import Fields, bytes_of, require, stated
+from cvpo.buffers.memory import allocate
 from cvpo.errors import CheckpointError, ConfigError
+
+Fields = dict[str, tuple[()] | tuple[int]]
+"""Shapes of what is stored of a transition, by name: numbers and vectors."""
 
 STORAGE = ("device", "pinned")
 
 
 class Ring:
-    """Tensors ``data`` [T,N,...] by name, the oldest step overwritten first.
+    """Tensors ``data`` [T,N,...] by name, float32, the oldest step overwritten first.
 
-    Fields of one type lie side by side in memory, one transition after the other, so that :meth:`rows_at` reads a
-    transition in one piece; ``data`` are views of that. Transition ``row·N + column`` has that ``index``.
+    All fields lie side by side in memory, one transition after the other, so that :meth:`read` gets a transition in one
+    piece; ``data`` are views of that. Transition ``row·N + column`` has that ``index``. Flags are 0 or 1.
 
     ``capacity`` counts transitions and is divided among ``num_envs`` columns. ``nbytes`` is what they take. Unwritten
-    floating-point rows are NaN, so that a read of them is loud. They lie on ``device``, or, with ``storage="pinned"``,
-    in host memory that is page-locked where ``device`` is an accelerator; what is read of them is on ``device`` either
-    way. Raises ConfigError, with the bytes that are needed and available, where they do not fit.
+    rows are NaN, so that a read of them is loud. They lie on ``device``, or, with ``storage="pinned"``, in host memory
+    that is page-locked where ``device`` is an accelerator; what is read of them is on ``device`` either way. Raises
+    ConfigError, with the bytes that are needed and available, where they do not fit.
     """
 
     def __init__(
@@ -35,33 +40,16 @@ class Ring:
         self.device = device
         self.head = 0
         self.filled = 0
-        transitions, each = self.rows * num_envs, bytes_of(fields)
-        self.nbytes = transitions * each
+        self._scalars = [name for name, shape in fields.items() if not shape]
+        self._widths = {name: math.prod(shape) for name, shape in fields.items()}
+        ends = itertools.accumulate(self._widths.values())
+        self._start = {name: end - self._widths[name] for name, end in zip(fields, ends, strict=True)}
+        width = sum(self._widths.values())
         home = torch.device("cpu") if storage == "pinned" else device
         self._pinned = home != device
-        require(transitions, each, home)
-        # Where each field lies: its type, and its columns among those of that type.
-        self._columns: dict[str, tuple[torch.dtype, slice, tuple[int, ...]]] = {}
-        widths: dict[torch.dtype, int] = {}
-        for name, (shape, dtype) in fields.items():
-            start = widths.get(dtype, 0)
-            widths[dtype] = start + torch.Size(shape).numel()
-            self._columns[name] = dtype, slice(start, widths[dtype]), tuple(shape)
-        try:
-            self._packs = {
-                dtype: torch.full(
-                    (transitions, width), _blank(dtype), dtype=dtype, device=home, pin_memory=self._pinned
-                )
-                for dtype, width in widths.items()
-            }
-        except RuntimeError as error:
-            raise ConfigError(
-                f"{stated(transitions, each, home)}, which cannot be allocated; choose a smaller capacity"
-            ) from error
-        self.data = {
-            name: self._field(name, self._packs[dtype].view(self.rows, num_envs, -1))
-            for name, (dtype, _, _) in self._columns.items()
-        }
+        self._store = allocate(self.rows * num_envs, width, home, pinned=self._pinned)
+        self.nbytes = self._store.nbytes
+        self.data = self.fields(self._store.view(self.rows, num_envs, width))
 
     def __len__(self) -> int:
         return self.filled * self.num_envs
@@ -84,31 +72,25 @@ class Ring:
         self.filled = min(self.filled + steps, self.rows)
         return at
 
-    def rows_at(self, index: Tensor, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """Every field [*index.shape,...] of the transitions ``index``, or those of one ``dtype`` only."""
+    def read(self, index: Tensor) -> Tensor:
+        """The transitions ``index`` [...], all their fields side by side: [...,W]."""
         flat = index.flatten()
-        read = {
-            kind: self._read(pack, flat).view(*index.shape, -1)
-            for kind, pack in self._packs.items()
-            if dtype in (None, kind)
-        }
-        return {name: self._field(name, read[kind]) for name, (kind, _, _) in self._columns.items() if kind in read}
-
-    def _read(self, pack: Tensor, index: Tensor) -> Tensor:
         if not self._pinned:
-            return pack.index_select(0, index)
+            return self._store.index_select(0, flat).view(*index.shape, -1)
         # Page-locked memory on the way out too: the copy then runs beside the host.
-        way = torch.empty((len(index), pack.shape[1]), dtype=pack.dtype, pin_memory=True)
-        torch.index_select(pack, 0, index.cpu(), out=way)
-        return way.to(self.device, non_blocking=True)
+        way = torch.empty((len(flat), self._store.shape[1]), pin_memory=True)
+        torch.index_select(self._store, 0, flat.cpu(), out=way)
+        return way.to(self.device, non_blocking=True).view(*index.shape, -1)
 
-    def _field(self, name: str, packed: Tensor) -> Tensor:
-        """The columns of one field, [...,W] to [...,*shape]."""
-        _, columns, shape = self._columns[name]
-        if not shape:
-            return packed[..., columns.start]
-        part = packed[..., columns]
-        return part if len(shape) == 1 else part.unflatten(-1, shape)
+    def fields(self, packed: Tensor) -> dict[str, Tensor]:
+        """Views by name, [...,*shape], of fields that lie side by side, [...,W]."""
+        parts = packed.split_with_sizes(tuple(self._widths.values()), -1)
+        named = dict(zip(self._widths, parts, strict=True))
+        return named | {name: named[name].squeeze(-1) for name in self._scalars}
+
+    def scalar(self, packed: Tensor, name: str) -> Tensor:
+        """The one number a transition that ``name`` is, [...], of fields that lie side by side, [...,W]."""
+        return packed[..., self._start[name]]
 
     def draw(self, size: int, generator: torch.Generator) -> Tensor:
         """``index`` [size] of transitions, uniform over all that are written, with replacement."""
@@ -137,7 +119,3 @@ class Ring:
         self.head, self.filled = int(state["head"]), int(state["filled"])
         for name, tensor in self.data.items():
             tensor[: self.filled].copy_(state["data"][name])
-
-
-def _blank(dtype: torch.dtype) -> float:
-    return torch.nan if dtype.is_floating_point else 0

@@ -78,13 +78,13 @@ class RecentStates:
 class RecentSource:
     def __init__(self, window: int, spec: Spec, num_envs: int, device: torch.device, generator: torch.Generator):
         self.generator = generator
-        self.ring = Ring(max(window, num_envs), num_envs, {"obs": ((spec.obs_size,), torch.float32)}, device)
+        self.ring = Ring(max(window, num_envs), num_envs, {"obs": (spec.obs_size,)}, device)
 
     def add(self, obs: Tensor) -> None:
         self.ring.add(obs=obs)
 
     def select(self, batch: Batch, size: int) -> Tensor:
-        return self.ring.rows_at(self.ring.draw(size, self.generator))["obs"]
+        return self.ring.read(self.ring.draw(size, self.generator))
 
     def state_dict(self) -> dict[str, Any]:
         return self.ring.state_dict()

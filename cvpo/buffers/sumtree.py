@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-FANOUT = 32
+FANOUT = 64
 """Few levels, each a small row of children: the number of passes is what a draw costs, not the arithmetic."""
-ROOT = 1024
+ROOT = 2**14
 """Nodes of the uppermost level, which is searched in one piece."""
 
 

@@ -8,8 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from cvpo.buffers.memory import Fields
-from cvpo.buffers.ring import STORAGE, Ring
+from cvpo.buffers.ring import STORAGE, Fields, Ring
 from cvpo.types import Batch, Spec, Transition
 from cvpo.validators import number, one_of
 
@@ -43,13 +42,13 @@ class UniformStore:
         return len(self.ring)
 
     def fields(self, spec: Spec) -> Fields:
-        """Shapes and types of what is stored of a transition."""
+        """Shapes of what is stored of a transition."""
         return {
-            "obs": ((spec.obs_size,), torch.float32),
-            "action": ((spec.action_size,), torch.float32),
-            "signals": ((spec.signals,), torch.float32),
-            "next_obs": ((spec.obs_size,), torch.float32),
-            "terminated": ((), torch.bool),
+            "obs": (spec.obs_size,),
+            "action": (spec.action_size,),
+            "signals": (spec.signals,),
+            "next_obs": (spec.obs_size,),
+            "terminated": (),
         }
 
     def stored(self, transition: Transition) -> dict[str, Tensor]:
@@ -74,14 +73,14 @@ class UniformStore:
 
     def at(self, index: Tensor) -> Batch:
         """The transitions ``index`` [B], weights 1."""
-        data = self.ring.rows_at(index)
+        data = self.ring.fields(self.ring.read(index))
         size = index.shape
         return Batch(
             obs=data["obs"],
             action=data["action"],
             signals=data["signals"].T,
             next_obs=data["next_obs"],
-            terminated=data["terminated"],
+            terminated=data["terminated"].bool(),
             discount=torch.full(size, self.gamma, device=index.device),
             weight=torch.ones(size, device=index.device),
             index=index,

@@ -28,9 +28,7 @@ def td_targets(
     alive = (~terminated).to(signals.dtype) * discount
     if mask_cost:
         return torch.addcmul(signals, alive.unsqueeze(-2), next_values)
-    factor = torch.cat(
-        [alive.unsqueeze(-2), discount.unsqueeze(-2).expand_as(signals[..., 1:, :])], dim=-2
-    )
+    factor = torch.cat([alive.unsqueeze(-2), discount.unsqueeze(-2).expand_as(signals[..., 1:, :])], dim=-2)
     return torch.addcmul(signals, factor, next_values)
 
 

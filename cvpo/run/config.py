@@ -135,9 +135,7 @@ def from_options(options: Mapping[str, Any]) -> RunConfig:
         return {name: options[name] for name in names if name in options}
 
     try:
-        return RunConfig(
-            **group(RUN_OPTIONS), schedule=Schedule(**group(SCHEDULE_OPTIONS)), agent=group(AGENT_OPTIONS)
-        )
+        return RunConfig(**group(RUN_OPTIONS), schedule=Schedule(**group(SCHEDULE_OPTIONS)), agent=group(AGENT_OPTIONS))
     except (TypeError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise

@@ -33,9 +33,10 @@ def opened(
     made = RunFolder(Path(folder))
     config = load_config(made)
     _, tree = made.checkpoints().newest(warn=warn)
-    with torch_threads(config.threads), contextlib.closing(
-        make_env(config, copies=copies, cost_keys=evaluation_keys(config), **env_options)
-    ) as env:
+    with (
+        torch_threads(config.threads),
+        contextlib.closing(make_env(config, copies=copies, cost_keys=evaluation_keys(config), **env_options)) as env,
+    ):
         agent = build(config, env)
         # The policy is all that is needed: the replayed transitions stay in the file.
         replayed = ("store", "source")

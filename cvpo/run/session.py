@@ -56,9 +56,7 @@ def train(
         return _run(config, made, loop, eval_env, progress or Silent(), resume=False)
 
 
-def resume(
-    folder: str | os.PathLike[str], *, steps: int | None = None, progress: Progress | None = None
-) -> Result:
+def resume(folder: str | os.PathLike[str], *, steps: int | None = None, progress: Progress | None = None) -> Result:
     """Go on with the run in ``folder`` from its newest whole checkpoint, to its own number of steps or to ``steps``.
 
     Metrics (but for ``time/``) and parameters are those of a run that was never stopped, on the same machine with the

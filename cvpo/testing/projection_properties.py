@@ -34,9 +34,7 @@ def check_projection_kl(projection: Projection, old: Distribution, new: Distribu
     )
     dimensions = size(old)
     for name, value in terms.items():
-        require(
-            value.shape == batch(old), f"kl[{name!r}] has shape {tuple(value.shape)}; allowed: {tuple(batch(old))}"
-        )
+        require(value.shape == batch(old), f"kl[{name!r}] has shape {tuple(value.shape)}; allowed: {tuple(batch(old))}")
         require(bool((value >= 0).all()), f"kl[{name!r}] is {least(value)}; a KL divergence is at least 0")
         if name in REFERENCES:
             agree(f"kl[{name!r}]", value, REFERENCES[name](old, new), dimensions)

@@ -79,7 +79,8 @@ def test_the_report_holds_each_ratio_against_its_goal(tmp_path: Path) -> None:
     sides = {"ours_accuracy": {"kkt_median": 1e-8}, "peer_accuracy": {"kkt": 3.0}}
     rows = [
         {"part": "update", "setting": name, "ours_ms": quarter(2.0), "peer_ms": quarter(7.0), "ratio": quarter(3.5)}
-        | sides | common
+        | sides
+        | common
         for name in ("defaults", "large")
     ]
     rows.append({"part": "training", "ratio": 1.0, "envs": 1, "ours_steps_per_second": quarter(9.0)} | common)

@@ -120,13 +120,13 @@ def test_unwritten_rows_are_nan_and_never_sampled():
 
 def test_ring_errors_name_what_is_wrong():
     with pytest.raises(ConfigError, match="capacity is 2"):
-        Ring(2, 3, {"obs": ((1,), torch.float32)}, CPU)
+        Ring(2, 3, {"obs": (1,)}, CPU)
     store = filled("uniform", capacity=60)
     smaller = buffers.registry.create("uniform", capacity=30).build(spec(), 3, CPU, torch.Generator())
     with pytest.raises(CheckpointError, match="buffer field 'obs'"):
         smaller.load_state_dict(store.state_dict())
     with pytest.raises(ConfigError, match="MiB"):
-        Ring(10**15, 1, {"obs": ((10,), torch.float32)}, CPU)
+        Ring(10**15, 1, {"obs": (10,)}, CPU)
 
 
 def test_recent_states_come_from_the_newest_window_only():

@@ -40,7 +40,7 @@ class Cmdp:
     def optimum(self, limits: np.ndarray) -> Optimum:
         """The linear program over occupancies x(x,a) = Σ_t γᵗ P(x_t=x, a_t=a), which is the constrained problem itself.
 
-            max Σ x r   s.t.   Σ_a x(y,a) = ρ(y) + γ Σ_{x,a} P(y|x,a) x(x,a),   Σ x c_m <= d_m,   x >= 0
+        max Σ x r   s.t.   Σ_a x(y,a) = ρ(y) + γ Σ_{x,a} P(y|x,a) x(x,a),   Σ x c_m <= d_m,   x >= 0
         """
         states, actions = self.signals.shape[1:]
         flows = np.repeat(np.eye(states), actions, axis=1) - self.gamma * self.next.reshape(-1, states).T

@@ -82,9 +82,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(
     assert rows(run.metrics) == rows(folder.metrics)
 
 
-def test_a_checkpoint_of_another_configuration_is_an_error(
-    finished: tuple[RunFolder, Result], tmp_path: Path
-) -> None:
+def test_a_checkpoint_of_another_configuration_is_an_error(finished: tuple[RunFolder, Result], tmp_path: Path) -> None:
     run = copy(finished[0], tmp_path)
     run.config.write_text(json.dumps({**run.options(), "policy": {"name": "diagonal", "hidden": [8]}}))
     with pytest.raises(CheckpointError, match="at step 500 does not fit its configuration"):
