@@ -2,7 +2,7 @@
 
     python -m benchmarks.tasks                                          # the real tasks, seeds 0, 5 and 10
     python -m benchmarks.tasks car-circle half-cheetah --seeds 0 5 --jobs 4
-    python -m benchmarks.tasks aggregation-circle --variants mean max --steps 100000
+    python -m benchmarks.tasks ablation-circle --variants mean max --steps 100000
 
 Each run is a process of its own with one thread, ``--jobs`` of them side by side. Its folder is under ``--folder``; a
 folder that exists is resumed or, where it is complete, only read, so that an interrupted benchmark goes on where it

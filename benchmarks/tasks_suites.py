@@ -13,10 +13,17 @@ CONSTRAINT: Mapping[str, tuple[str, ...]] = {"constrained": (), "unconstrained":
 #: The task's preset alone.
 PRESET: Mapping[str, tuple[str, ...]] = {"constrained": ()}
 
-#: How the cost critic's two members are made one: all else is the task's preset.
-AGGREGATION: Mapping[str, tuple[str, ...]] = {
-    name: ("--critic.members", "2", "--critic.cost", rule)
-    for name, rule in (("mean", "mean"), ("max", "max"), ("ucb", "ucb:1"))
+#: One choice changed at a time, all else the task's preset: how the cost critic's two members are made one (the circle
+#: preset's own is ``max``, the others' ``mean``), the E-step's solver, the M-step's projection and fit.
+ABLATION: Mapping[str, tuple[str, ...]] = {
+    **{
+        name: ("--critic.members", "2", "--critic.cost", rule)
+        for name, rule in (("mean", "mean"), ("max", "max"), ("ucb", "ucb:1"))
+    },
+    "slsqp": ("--estep", "slsqp"),
+    "adam": ("--estep", "adam"),
+    "full": ("--mstep", "full", "--mstep.kl", "0.1"),
+    "regression": ("--fit", "regression", "--fit.iterations", "2"),
 }
 
 
@@ -52,8 +59,8 @@ SUITES: dict[str, Suite] = {
     "point-circle": Suite("SafetyPointCircle1-v0", PRESET, 500_000, (25.0,), 10_000, (25.0, 50.0)),
     "point-goal": Suite("SafetyPointGoal1-v0", PRESET, 1_000_000, (25.0,), 20_000, (10.0, 15.0)),
     "ant": Suite("SafetyAntVelocity-v1", PRESET, 1_000_000, (25.0,), 20_000, (1_000.0, 2_000.0)),
-    "aggregation-circle": Suite("SafetyBallCircle-v0", AGGREGATION, 15_000, (10.0,), 5_000, (400.0, 500.0)),
-    "aggregation-velocity": Suite("SafetyHopperVelocity-v1", AGGREGATION, 20_000, (25.0,), 5_000, (500.0, 1_000.0)),
+    "ablation-circle": Suite("SafetyBallCircle-v0", ABLATION, 15_000, (10.0,), 5_000, (400.0, 500.0)),
+    "ablation-velocity": Suite("SafetyHopperVelocity-v1", ABLATION, 20_000, (25.0,), 5_000, (500.0, 1_000.0)),
 }
 
 #: What ``python -m benchmarks.tasks`` runs when no suite is named.

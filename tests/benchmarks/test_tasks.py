@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import tasks
 from benchmarks.tasks_rows import binned, pooled, read_run
-from benchmarks.tasks_suites import AGGREGATION, DEFAULT, SUITES, Suite
+from benchmarks.tasks_suites import ABLATION, DEFAULT, SUITES, Suite
 from cvpo.presets import preset
 
 LOGS = (
@@ -25,7 +25,7 @@ LOGS = (
     "2",
     "--no-tensorboard",
 )
-TINY = Suite("cvpo/Sprint-v0", {"ucb": (*AGGREGATION["ucb"], *LOGS)}, 600, (25.0,), 300)
+TINY = Suite("cvpo/Sprint-v0", {"ucb": (*ABLATION["ucb"], *LOGS)}, 600, (25.0,), 300)
 
 
 def run(tmp: Path, *further: str) -> int:

@@ -91,9 +91,10 @@ def test_three_seeds_one_over_the_limit(tmp_path: Path) -> None:
 
 
 def test_missing_variants_and_one_seed(tmp_path: Path) -> None:
-    write(tmp_path, "aggregation-circle", "mean", 0, 11.0)
+    write(tmp_path, "ablation-circle", "mean", 0, 11.0)
     text = tasks_report.write(tmp_path)[0].read_text()
-    assert "Variants without rows: max, ucb." in text and "`aggregation-velocity`" in text.split("## Without rows")[1]
+    assert "Variants without rows: max, ucb, slsqp, adam, full, regression." in text
+    assert "`ablation-velocity`" in text.split("## Without rows")[1]
     assert lines(text, "mean", "evaluation, mode")[0][4:] == ["1000", "–", "11", "–", "1.10", "0%"]
 
 
