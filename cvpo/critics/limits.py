@@ -79,6 +79,17 @@ def prior_variance(q_cost: Tensor, prior: Tensor | None) -> Tensor:
     return (prior * (q_cost - mean).square()).sum(-1).mean(-1)
 
 
+def within(stride: float | None, threshold: Tensor, q_cost: Tensor, prior: Tensor | None) -> Tensor:
+    """``threshold`` [...,M], or ``stride`` times ``(E_b Var_p[Q_c])^½`` below E_b E_p[Q_c] if that is more.
+
+    To first order the KL ball reaches √(2ε) of these standard deviations: with a smaller stride one cost is seldom
+    infeasible, and the reward counts in every step.
+    """
+    if stride is None:
+        return threshold
+    return threshold.maximum(prior_mean(q_cost, prior) - stride * prior_variance(q_cost, prior).sqrt())
+
+
 @attrs.frozen
 class QLimit:
     """``E_b E_w[Q_c] <= d + (1 − ρ) (E_b E_p[Q_c] − d)₊``: the paper's constraint, over the E-step's states.
@@ -87,9 +98,8 @@ class QLimit:
     (old unsafe data, an episode that went wrong) can make the program infeasible for thousands of updates, in which the
     reward does not count. ρ < 1 asks a step for that share of the excess over the limit only, which weights can meet
     inside the KL ball; the fixed point is the same. Where the excess is 0 it is the paper's for every ρ, and with exact
-    critics it overshoots and cycles around the limit. ``stride`` asks a step for no more than as many standard
-    deviations ``(E_b Var_p[Q_c])^½`` either: to first order the KL ball reaches √(2ε) of them, so that with a smaller
-    stride one cost is seldom infeasible, and the reward counts. Source: CVPO (arXiv 2201.11927), equation 7.
+    critics it overshoots and cycles around the limit. ``stride``, if any, bounds what a step is asked for; see
+    :func:`within`. Source: CVPO (arXiv 2201.11927), equation 7.
     """
 
     approach: float = attrs.field(default=1.0, validator=number(gt=0, le=1))
@@ -100,13 +110,9 @@ class QLimit:
 
     def threshold(self, q_cost: Tensor, prior: Tensor | None, limit: Tensor, measured: Tensor, gamma: float) -> Tensor:
         """``d + (1 − ρ) (E_b E_p[Q_c] − d)₊``, or a stride below E_b E_p[Q_c] if that is more; :class:`CostLimit`."""
-        if self.approach == 1.0 and self.stride is None:
-            return limit
-        own = prior_mean(q_cost, prior)
-        share = limit + (1.0 - self.approach) * (own - limit).clamp(min=0.0)
-        if self.stride is None:
-            return share
-        return share.maximum(own - self.stride * prior_variance(q_cost, prior).sqrt())
+        if self.approach < 1.0:
+            limit = limit + (1.0 - self.approach) * (prior_mean(q_cost, prior) - limit).clamp(min=0.0)
+        return within(self.stride, limit, q_cost, prior)
 
 
 @attrs.frozen
@@ -127,13 +133,15 @@ class PolicyLimit:
 
     measure: str = attrs.field(default="steps", validator=one_of(MEASURES))
     rate: float = attrs.field(default=1.0, validator=number(gt=0, le=1))
+    stride: float | None = attrs.field(default=None, validator=number(gt=0, optional=True))
 
     summary: ClassVar[str] = "performance difference: the step's cost advantage below the policy's own slack"
 
     def threshold(self, q_cost: Tensor, prior: Tensor | None, limit: Tensor, measured: Tensor, gamma: float) -> Tensor:
-        """``E_b E_p[Q_c] + (1−γ) κ (d − J_c)``; see :class:`CostLimit`."""
+        """``E_b E_p[Q_c] + (1−γ) κ (d − J_c)``, or a stride below E_b E_p[Q_c] if that is more; :class:`CostLimit`."""
         own = prior_mean(q_cost, prior)
-        return own + (1.0 - gamma) * self.rate * (limit - (own if self.measure == "states" else measured))
+        slack = limit - (own if self.measure == "states" else measured)
+        return within(self.stride, own + (1.0 - gamma) * self.rate * slack, q_cost, prior)
 
 
 @attrs.frozen

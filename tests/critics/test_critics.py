@@ -168,6 +168,16 @@ def test_a_step_of_the_paper_limit_may_be_asked_for_no_more_than_a_stride():
     torch.testing.assert_close(uniform, q_cost.mean((-1, -2)) - 0.2 * spread)
 
 
+def test_so_may_one_of_the_policy_limit():
+    q_cost = torch.rand(2, 5, 4, dtype=torch.float64)
+    own, spread = q_cost.mean((-1, -2)), q_cost.var(-1, correction=0).mean(-1).sqrt()
+    limit = torch.tensor([1.0, 1.0]).double()
+    # The first cost was measured far over its limit, the second a little.
+    measured = torch.stack([limit[0] + 100.0, limit[1] + spread[1]])
+    threshold = critics.limits.create("policy", stride=0.2).threshold(q_cost, None, limit, measured, 0.9)
+    torch.testing.assert_close(threshold, own - torch.tensor([0.2, 0.1]).double() * spread)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_with_a_stride_a_hopeless_excess_leaves_the_estep_feasible(seed):
     """A stride of half of what the KL ball reaches, in states that no weights bring to the limit."""
