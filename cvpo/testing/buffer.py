@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
+from cvpo.testing import buffer_properties as properties
 from cvpo.testing.drawing import fixed
 from cvpo.testing.transitions import Stream, transitions
-from cvpo.types import Batch
 
 Property = Callable[[Any, Stream], None]
-CPU = torch.device("cpu")
 
 
 def check_buffer(buffer: Any, *, examples: int = 40) -> None:
@@ -37,12 +33,12 @@ def buffer_checks(buffer: Any, *, examples: int = 40) -> Iterator[tuple[str, Cal
     """The parts of :func:`check_buffer`: what each is about, and a call that raises AssertionError."""
     drawn = fixed(examples)
     parts: list[tuple[str, Property]] = [
-        ("samples are windows of what was added, within one episode", check_windows),
-        ("every stored step can be drawn, and no other", check_reach),
-        ("importance weights are positive, the largest 1", check_weights),
-        ("new priorities change what is likely, and nothing else", check_priorities),
-        ("what is stored is a copy, and so is what is sampled", check_copies),
-        ("a restored store goes on bit for bit", check_state),
+        ("samples are windows of what was added, within one episode", properties.check_windows),
+        ("every stored step can be drawn, and no other", properties.check_reach),
+        ("importance weights are positive, the largest 1", properties.check_weights),
+        ("new priorities change what is likely, and nothing else", properties.check_priorities),
+        ("what is stored is a copy, and so is what is sampled", properties.check_copies),
+        ("a restored store goes on bit for bit", properties.check_state),
     ]
     for name, holds in parts:
         yield name, drawn(given(transitions(), st.sampled_from([1.0, 0.4, 1.5]))(_run(buffer, holds)))
@@ -59,168 +55,3 @@ def _run(buffer: Any, holds: Property) -> Callable[[Stream, float], None]:
 
     keeps.__name__ = holds.__name__
     return keeps
-
-
-def filled(buffer: Any, stream: Stream) -> Any:
-    """A store with all of ``stream`` added."""
-    store = _empty(buffer, stream)
-    for t in range(len(stream)):
-        store.add(stream.step(t))
-    return store
-
-
-def check_windows(buffer: Any, stream: Stream) -> None:
-    """Every sampled row against the stream itself."""
-    store = filled(buffer, stream)
-    _check_batch(stream, store, store.sample(64))
-
-
-def check_reach(buffer: Any, stream: Stream) -> None:
-    """The steps that are drawn are exactly the newest ``len(store)``, a whole number of rows."""
-    store = filled(buffer, stream)
-    count = len(store)
-    _require(0 < count <= len(stream) * stream.envs, f"len is {count} after {len(stream)} steps of {stream.envs} envs")
-    _require(count % stream.envs == 0, f"len is {count}; allowed: as many steps of each of {stream.envs} envs")
-    # A step that is as likely as the others is missed with probability e^-30.
-    obs = store.sample(30 * count).obs
-    drawn = {(int(env), int(time)) for env, time in obs[:, :2].tolist() if math.isfinite(env)}
-    first = len(stream) - count // stream.envs
-    stored = {(env, time) for env in range(stream.envs) for time in range(first, len(stream))}
-    missing, foreign = sorted(stored - drawn), sorted(drawn - stored)
-    _require(not missing, f"never drawn, of {count} stored steps: (environment, step) {missing[:5]}")
-    _require(not foreign, f"drawn although overwritten or never added: (environment, step) {foreign[:5]}")
-
-
-def check_weights(buffer: Any, stream: Stream) -> None:
-    """Weights in (0, 1] with 1 among them, also with priorities that differ."""
-    store = filled(buffer, stream)
-    batch = store.sample(32)
-    for words in ("with equal priorities", "with priorities that differ"):
-        _require(batch.weight.shape == (32,), f"weight has shape {tuple(batch.weight.shape)}; allowed: (32,)")
-        _require(bool((batch.weight > 0).all()), f"weights reach {float(batch.weight.min())} {words}; allowed: > 0")
-        largest = float(batch.weight.max())
-        _require(abs(largest - 1.0) <= 1e-5, f"the largest weight is {largest:.6g} {words}; allowed: 1")
-        store.reprioritise(batch.index, _errors(batch))
-        batch = store.sample(32)
-
-
-def check_priorities(buffer: Any, stream: Stream) -> None:
-    """After TD errors from 0 to large, samples are still windows of what was added."""
-    store = filled(buffer, stream)
-    batch = store.sample(32)
-    before = batch.index.clone(), _errors(batch)
-    store.reprioritise(*before)
-    same = torch.equal(before[0], batch.index) and torch.equal(before[1], _errors(batch))
-    _require(same, "reprioritise changed its inputs in place")
-    _check_batch(stream, store, store.sample(32))
-
-
-def check_copies(buffer: Any, stream: Stream) -> None:
-    """Tensors that were added, or sampled, may be changed afterwards."""
-    store = _empty(buffer, stream)
-    for t in range(len(stream)):
-        step = stream.step(t)
-        store.add(step)
-        _overwrite(step)
-    batch = store.sample(32)
-    _check_batch(stream, store, batch)
-    _overwrite(batch)
-    _check_batch(stream, store, store.sample(32))
-
-
-def check_state(buffer: Any, stream: Stream) -> None:
-    """A store that is restored, its generator with it, gives the same samples for ever after."""
-    half = len(stream) // 2
-    ours, theirs = torch.Generator().manual_seed(0), torch.Generator().manual_seed(5)
-    store, other = _empty(buffer, stream, ours), _empty(buffer, stream, theirs)
-    for t in range(max(half, 1)):
-        store.add(stream.step(t))
-    batch = store.sample(8)
-    store.reprioritise(batch.index, _errors(batch))
-    other.load_state_dict(store.state_dict())
-    theirs.set_state(ours.get_state())
-    for t in range(max(half, 1), len(stream)):
-        store.add(stream.step(t))
-        other.add(stream.step(t))
-    samples = (_tensors(each.sample(32)) for each in (store, other))
-    for a, b in zip(*samples, strict=True):
-        _require(torch.equal(a, b), "a restored store samples otherwise than the one that was saved")
-
-
-def _tensors(record: Any) -> list[Tensor]:
-    """What a record holds, and the records within it."""
-    found: list[Tensor] = []
-    for part in attrs.astuple(record, recurse=False):
-        if attrs.has(type(part)):
-            found += _tensors(part)
-        elif part is not None:
-            found.append(part)
-    return found
-
-
-def _overwrite(record: Any) -> None:
-    for value in _tensors(record):
-        value.fill_(7)
-
-
-def _check_batch(stream: Stream, store: Any, batch: Batch) -> None:
-    spec, size = stream.spec, batch.obs.shape[0]
-    shapes = {
-        "obs": (size, spec.obs_size),
-        "action": (size, spec.action_size),
-        "signals": (spec.signals, size),
-        "next_obs": (size, spec.obs_size),
-        "terminated": (size,),
-        "discount": (size,),
-    }
-    for name, shape in shapes.items():
-        found = tuple(getattr(batch, name).shape)
-        _require(found == shape, f"{name} has shape {found}; allowed: {shape}")
-    _require(batch.terminated.dtype == torch.bool, f"terminated is {batch.terminated.dtype}; allowed: torch.bool")
-    _require(bool(torch.isfinite(batch.obs).all()), "obs is NaN: a row that was never written")
-    env, time = batch.obs[:, 0].long(), batch.obs[:, 1].long()
-    length = (batch.discount.double().log() / math.log(spec.gamma)).round().long()
-    whole = (batch.discount - spec.gamma ** length.float()).abs() <= 1e-5
-    _each(batch, whole & (length >= 1), "discount is no power of gamma")
-    _each(batch, time + length <= len(stream), "the window goes on after the newest step")
-    done = stream.terminated | stream.truncated
-    expected, alive, weight = torch.zeros_like(batch.signals), torch.ones_like(whole), 1.0
-    for i in range(int(length.max())):
-        inside = i < length
-        at = (time + i).clamp(max=len(stream) - 1)
-        _each(batch, ~inside | alive, "the window crosses the end of an episode")
-        expected += weight * inside * stream.signals[at, :, env].T
-        alive &= ~done[at, env]
-        weight *= spec.gamma
-    last = time + length - 1
-    _each(batch, _near(batch.obs, stream.obs[time, env]), "obs is not what was added")
-    _each(batch, _near(batch.action, stream.action[time, env]), "action is not what was added")
-    _each(batch, _near(batch.signals.T, expected.T), "signals are not the discounted sum over the window")
-    _each(batch, _near(batch.next_obs, stream.next_obs[last, env]), "next_obs is not that of the window's last step")
-    ended = batch.terminated == stream.terminated[last, env]
-    _each(batch, ended, "terminated is not that of the window's last step (truncation must bootstrap)")
-
-
-def _each(batch: Batch, holds: Tensor, message: str) -> None:
-    if not bool(holds.all()):
-        i = int((~holds).nonzero()[0])
-        env, time = batch.obs[i, :2].tolist()
-        raise AssertionError(f"{message}: environment {env:g}, step {time:g}, discount {float(batch.discount[i]):.4g}")
-
-
-def _near(found: Tensor, expected: Tensor) -> Tensor:
-    return ((found - expected).abs() <= 1e-5).all(-1)
-
-
-def _errors(batch: Batch) -> Tensor:
-    """TD errors from 0 to 100, fixed by the transition."""
-    return 100.0 * torch.frac(batch.obs[:, 0] * 0.37 + batch.obs[:, 1] * 0.61)
-
-
-def _empty(buffer: Any, stream: Stream, generator: torch.Generator | None = None) -> Any:
-    return buffer.build(stream.spec, stream.envs, CPU, generator or torch.Generator().manual_seed(0))
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)

@@ -1,8 +1,9 @@
-"""How every contract draws its examples."""
+"""What every contract shares: how examples are drawn, and how a property says what is wrong."""
 
 from __future__ import annotations
 
 from hypothesis import HealthCheck, Phase, settings
+from torch import Tensor
 
 
 def fixed(examples: int) -> settings:
@@ -16,3 +17,9 @@ def fixed(examples: int) -> settings:
         phases=[Phase.generate, Phase.shrink],
         print_blob=False,
     )
+
+
+def require(condition: bool | Tensor, message: str) -> None:
+    """Raise AssertionError with ``message`` unless the condition holds."""
+    if not bool(condition):
+        raise AssertionError(message)

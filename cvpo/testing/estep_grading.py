@@ -8,15 +8,10 @@ import torch
 from torch import Tensor
 
 from cvpo.estep import DualProblem, DualSolution, Status
+from cvpo.testing.drawing import require
 
 ROUNDING = 1e-5
 """What rounding the weights to float32 may add to a residual."""
-
-
-def require(condition: bool | Tensor, message: str) -> None:
-    """Raise AssertionError with ``message`` unless the condition holds."""
-    if not bool(condition):
-        raise AssertionError(message)
 
 
 def accuracy_for(solver: Any, problem: DualProblem) -> float:

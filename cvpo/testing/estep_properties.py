@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from cvpo.estep import DualProblem, Status, kkt_residuals
-from cvpo.testing.estep_grading import accuracy_for, claimed, each, require, require_witness, summary
+from cvpo.testing.drawing import require
+from cvpo.testing.estep_grading import accuracy_for, claimed, each, require_witness, summary
 
 RESIDUALS = ("kl", "cost", "stationarity", "complementarity", "gap", "simplex", "sign")
 

@@ -12,6 +12,7 @@ from torch import distributions as td
 
 from cvpo.distributions import Categorical, Distribution, Gaussian, whiten
 from cvpo.mstep.protocol import Projection
+from cvpo.testing.drawing import require
 
 
 def pooled(projection: Projection, value: Tensor) -> Tensor:
@@ -56,11 +57,6 @@ def agree(words: str, value: Tensor, reference: Tensor, size: int) -> None:
     i = worst.argmax()
     found, expected = float(value.flatten()[i]), float(reference.flatten()[i])
     require(float(worst.max()) <= 0.0, f"{words} is {found:.12g}; torch.distributions: {expected:.12g}")
-
-
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)
 
 
 def batch(distribution: Distribution) -> torch.Size:
