@@ -6,6 +6,7 @@ from typing import Any
 
 import attrs
 
+from cvpo.critics.level import check_level
 from cvpo.critics.limits import LIMIT_KINDS
 from cvpo.errors import ConfigError
 from cvpo.validators import number, one_of
@@ -43,7 +44,8 @@ class AgentConfig:
     Old policy π₀: ``old_policy`` is a polyak average with rate ``old_tau`` (paper), or a copy every ``old_period``
     updates. Critics: Adam at ``critic_lr``; the target network is a polyak average with rate ``target_tau``; the
     bootstrap takes ``target_particles`` actions of the old (paper) or online policy; ``mask_cost`` stops the
-    bootstrap of costs at termination.
+    bootstrap of costs at termination; ``level_rate`` ρ corrects the level of Q in every update,
+    see :func:`cvpo.critics.level.correct_level`.
     """
 
     estep: Any
@@ -83,6 +85,7 @@ class AgentConfig:
     target_policy: str = attrs.field(default="old", validator=one_of(("old", "online")))
     target_particles: int = attrs.field(default=1, validator=number(ge=1, integer=True))
     mask_cost: bool = True
+    level_rate: float = attrs.field(default=0.0, validator=number(ge=0, lt=1))
     normalise_obs: bool = False
 
     def __attrs_post_init__(self) -> None:
@@ -90,6 +93,8 @@ class AgentConfig:
             raise ConfigError("horizon is None; an episode cost limit needs the episode length in steps, horizon=T")
         if self.returns.windows:
             self._check_windows()
+        if self.level_rate:
+            check_level(self.level_rate, self.critic, self.returns)
         # A schedule for another number of costs is an error here, not in the middle of a run.
         self.limit_schedule.limits(self.cost_limits, 0)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cvpo.config import AgentConfig
 from cvpo.constraint import Constraint, Constraints
+from cvpo.critics.level import correct_level
 from cvpo.critics.returns import Evaluation
 from cvpo.critics.targets import bootstrap_of
 from cvpo.estep import DualProblem, DualSolution, Status
@@ -102,13 +103,17 @@ class Learner:
 
     def _evaluate_policy(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Critics: ``Q_s(o,a) <- y_s``, the target of ``config.returns``."""
+        config = self.config
         with torch.no_grad():
-            target = self.config.returns.targets(batch, self._evaluation)
-        loss, td = self.config.critic.loss(self.critic, batch, target)
+            target = config.returns.targets(batch, self._evaluation)
+        loss, td = config.critic.loss(self.critic, batch, target)
         self.critic_optimiser.zero_grad(set_to_none=True)
         # Of a population the losses are apart: each has the gradient 1, as the loss of a single one.
         loss.backward(self._each)
         self.critic_optimiser.step()
+        if config.level_rate:
+            nets = self.critic, self.target_critic
+            correct_level(config.critic, *nets, batch, target, config.level_rate, mask_cost=config.mask_cost)
         reward, *costs = target.mean((*range(self._lead, target.ndim - 2), -1)).unbind(-1)
         metrics = {"critic/loss": loss.detach(), "critic/td_error": td.mean(-1), "critic/target_reward": reward}
         return metrics | {f"critic/target_cost_{m}": cost for m, cost in enumerate(costs)}, td

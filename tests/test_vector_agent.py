@@ -102,15 +102,23 @@ def check_updates(vector: Any, singles: list[cvpo.CVPO], count: int = 4, toleran
     [
         (0, {}),
         (1, {"members": 1}),
-        (1, {"critic": {"name": "quantile", **SIZES}, "estep": "slsqp", "fit": "regression"}),
+        (1, {"critic": {"name": "quantile", **SIZES}, "estep": "slsqp", "fit": "regression", "level_rate": 0.01}),
         (1, {"policy": {"name": "cholesky", **SIZES}, "fit": "regression", "normalise_obs": True, "warm_start": False}),
         (1, {"mstep": {"name": "full", "average": "state"}, "fit": {"name": "likelihood", "max_grad_norm": 1.0}}),
+        (1, {"level_rate": 0.01, "members": 2}),
         (1, {"old_policy": "copy", "estep_critic": "online", "target_policy": "online", "buffer": "prioritized"}),
         (1, {"limit": {"name": "policy", "measure": "critic"}, "estep": "adam"}),
         (1, {"limit": "calibrated", "states": "replay", "estep": {"name": "newton", "check_every": None}}),
         (1, {"buffer": {"name": "nstep", "steps": 3, "windows": True}, "returns": "retrace"}),
         (2, {"cost_limits": [(5.0, 4.0), (1.0, 9.0), (50.0, 0.1)], "kl_epsilon": [0.1, 0.05, 0.2]}),
-        (2, {"critic": {"name": "given", "costs": (near, None), "critic": {"name": "mlp", **SIZES}}, "limit": "q"}),
+        (
+            2,
+            {
+                "critic": {"name": "given", "costs": (near, None), "critic": {"name": "mlp", **SIZES}},
+                "limit": "q",
+                "level_rate": 0.01,
+            },
+        ),
     ],
 )
 def test_members_update_as_they_would_alone(costs: int, options: dict[str, Any]):

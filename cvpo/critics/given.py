@@ -96,6 +96,16 @@ class GivenCost:
             target = target[..., list(self._learned), :]
         return self._critic.loss(net, batch, target)
 
+    def residual(self, net: nn.Module, batch: Batch, target: Tensor) -> Tensor:
+        """That of ``critic``; 0 for a given cost."""
+        own = target[..., list(self._learned), :] if self.costs else target
+        values = self._critic.residual(net, batch, own)
+        return self._placed(values, -2, lambda function: torch.zeros_like(values[..., 0, :]))
+
+    def shift(self, net: nn.Module, by: Tensor) -> None:
+        """That of ``critic``, for the signals that are learned."""
+        self._critic.shift(net, by[..., list(self._learned)] if self.costs else by)
+
     def _placed(self, values: Tensor, axis: int, given: Callable[[CostFunction], Tensor]) -> Tensor:
         """``values`` of the learned signals along ``axis``, those of the given costs put between them."""
         if not self.costs:

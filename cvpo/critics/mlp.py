@@ -77,6 +77,14 @@ class MLPCritic:
         """Aggregated Q-values: [...,B,O] and [...,B,K,D] to [...,S,B,K]."""
         return by_signal(self.ensemble(net, obs, actions), self._reward, self._cost)
 
+    def residual(self, net: nn.Module, batch: Batch, target: Tensor) -> Tensor:
+        """``target_s − mean_e Q_se`` [...,S,B]."""
+        return target - self.ensemble(net, batch.obs, batch.action.unsqueeze(-2)).squeeze(-1).mean(-2)
+
+    def shift(self, net: EnsembleNet, by: Tensor) -> None:
+        """Add ``by`` [...,S] to all Q-values of each signal."""
+        net.shift(by)
+
     def loss(self, net: nn.Module, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
         """``Σ_s Σ_e mean_b weight_b ℓ(Q_se − target_s)`` and ``mean_{s,e} |Q_se − target_s|`` [...,B]."""
         values = self.ensemble(net, batch.obs, batch.action.unsqueeze(-2)).squeeze(-1)

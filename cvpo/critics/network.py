@@ -46,6 +46,12 @@ class EnsembleNet(nn.Module):
             generator=generator,
         )
 
+    @torch.no_grad()
+    def shift(self, by: Tensor) -> None:
+        """Add ``by`` [...,S] to all outputs of each signal."""
+        bias = self.mlp.head.bias
+        bias.view(*self.shape, -1).add_(by.reshape(*self.shape[:-1], 1, 1))
+
     def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
         if self.clip:
             actions = actions.clamp(-1.0, 1.0)

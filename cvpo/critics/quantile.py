@@ -82,6 +82,14 @@ class QuantileCritic:
         """Samples [...,A,S,B] of the return at the next state: A = K·N, the quantiles of every action."""
         return by_signal(net(obs, actions).flatten(-2), self._reward, self._cost).movedim(-1, -3)
 
+    def residual(self, net: nn.Module, batch: Batch, target: Tensor) -> Tensor:
+        """``mean_a target_as − mean_e mean_i z_sei`` [...,S,B], for ``target`` [...,A,S,B]."""
+        return target.mean(-3) - net(batch.obs, batch.action.unsqueeze(-2)).squeeze(-2).mean(-1).mean(-2)
+
+    def shift(self, net: QuantileNet, by: Tensor) -> None:
+        """Add ``by`` [...,S] to all quantiles of each signal."""
+        net.shift(by)
+
     def loss(self, net: nn.Module, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
         """The quantile Huber loss against ``target`` [...,A,S,B] (or [...,S,B]), summed over S and E, and the |error of
         the mean| [...,B]."""

@@ -25,11 +25,18 @@ def td_targets(
     if next_values.ndim > signals.ndim > 2:
         # A single problem broadcasts by itself.
         signals, discount, terminated = signals.unsqueeze(-3), discount.unsqueeze(-2), terminated.unsqueeze(-2)
-    alive = (~terminated).to(signals.dtype) * discount
-    if mask_cost:
-        return torch.addcmul(signals, alive.unsqueeze(-2), next_values)
-    factor = torch.cat([alive.unsqueeze(-2), discount.unsqueeze(-2).expand_as(signals[..., 1:, :])], dim=-2)
+    factor = continuation(discount, terminated, signals.shape[-2], mask_cost=mask_cost)
     return torch.addcmul(signals, factor, next_values)
+
+
+def continuation(discount: Tensor, terminated: Tensor, signals: int, *, mask_cost: bool = True) -> Tensor:
+    """``γⁿ (1 − terminated)``, what a bootstrap counts: [...,1,B] for all signals alike, or [...,S,B] where the costs
+    go on through termination."""
+    alive = ((~terminated).to(discount.dtype) * discount).unsqueeze(-2)
+    if mask_cost:
+        return alive
+    costs = discount.unsqueeze(-2).expand(*discount.shape[:-1], signals - 1, -1)
+    return torch.cat([alive, costs], dim=-2)
 
 
 def bootstrap_of(critic: Any) -> Bootstrap:
