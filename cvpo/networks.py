@@ -93,12 +93,8 @@ class StackedMLP(nn.Module):
         parameters = [(layer.weight, layer.bias) for layer in (*self.layers, self.head)]
         if networks is not None:
             parameters = [(weight[networks], bias[networks]) for weight, bias in parameters]
-        weight, bias = parameters[0]
-        split = shared.shape[-1]
         count = rows.shape[-2]
-        per_state = linear(shared, weight[:, :split], bias)
-        per_row = torch.matmul(rows.flatten(1, 2), weight[:, split:])
-        x = per_row.unflatten(1, (-1, count)).add_(per_state.unsqueeze(2)).flatten(1, 2)
+        x = _first(shared, rows, *parameters[0])
         for weight, bias in parameters[1:]:
             x = linear(self._activate(x), weight, bias)
         return x.unflatten(1, (-1, count))
@@ -107,3 +103,14 @@ class StackedMLP(nn.Module):
         if self.layer_norm:
             x = F.layer_norm(x, x.shape[-1:])
         return self.activation(x)
+
+
+def _first(shared: Tensor, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The first layer of :meth:`StackedMLP.particles`, [G,B·K,H]: the state half once for all rows of a state."""
+    if rows.shape[-2] == 1:
+        # Nothing to share: one product, and one gradient, in place of two.
+        return linear(torch.cat([shared, rows.squeeze(-2)], dim=-1), weight, bias)
+    split, count = shared.shape[-1], rows.shape[-2]
+    per_state = linear(shared, weight[:, :split], bias)
+    per_row = torch.matmul(rows.flatten(1, 2), weight[:, split:])
+    return per_row.unflatten(1, (-1, count)).add_(per_state.unsqueeze(2)).flatten(1, 2)
