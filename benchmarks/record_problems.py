@@ -18,7 +18,7 @@ import attrs
 import numpy as np
 import torch
 
-from benchmarks.solver_problems import RECORDED
+from benchmarks.solver_families import RECORDED
 from cvpo.estep import DualProblem, DualSolution, registry
 from cvpo.run import configure
 from cvpo.run.setting import build, setting

@@ -5,7 +5,7 @@
     python -m benchmarks.solvers --solver my_package:MySolver     # yours beside the others
 
 Every registered solver and the baselines (:mod:`benchmarks.contestants`) solve every case
-(:mod:`benchmarks.solver_problems`), cold, and warm from their own answer before the Q-values moved by 1 % of their
+(:mod:`benchmarks.solver_families`), cold, and warm from their own answer before the Q-values moved by 1 % of their
 spread, at three tolerance levels. Each answer is graded from the problem alone by
 :func:`cvpo.estep.kkt_residuals`; what is missing counts as an infinite error.
 A case is solved at a level where the largest residual of every problem in its stack is within the level; ``primal`` is
@@ -39,7 +39,8 @@ import cvpo
 from benchmarks import memory, speed_goals
 from benchmarks.contestants import Contestant, contestants
 from benchmarks.measuring import Inside, TimeLimit, quartiles, threads_for, time_limit, timed
-from benchmarks.solver_problems import MOVE, Case, cases, draw
+from benchmarks.solver_families import Case, cases
+from benchmarks.solver_problems import MOVE, draw
 from cvpo.errors import CvpoError
 from cvpo.estep import DualProblem, DualSolution, Status, kkt_residuals
 from cvpo.run.versions import versions

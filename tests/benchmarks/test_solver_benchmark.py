@@ -16,7 +16,8 @@ from benchmarks import memory, report, solvers, speed_goals
 from benchmarks.contestants import contestants
 from benchmarks.fused_pass import fused_pass
 from benchmarks.measuring import Inside, TimeLimit, quartiles, time_limit, timed
-from benchmarks.solver_problems import cases, draw
+from benchmarks.solver_families import cases
+from benchmarks.solver_problems import draw
 from benchmarks.speed_goals import GOALS, alternate, loosest
 from cvpo.estep import dual, registry
 

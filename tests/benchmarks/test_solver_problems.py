@@ -7,7 +7,8 @@ import re
 import pytest
 import torch
 
-from benchmarks.solver_problems import FAMILIES, RECORDED, Case, cases, draw, moved
+from benchmarks.solver_families import FAMILIES, RECORDED, Case, cases
+from benchmarks.solver_problems import draw, moved
 from cvpo.estep import Status, kkt_residuals, registry
 
 QUICK = list(cases("quick"))
