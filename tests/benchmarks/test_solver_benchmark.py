@@ -12,7 +12,7 @@ import attrs
 import pytest
 import torch
 
-from benchmarks import memory, report, solvers, speed_goals
+from benchmarks import memory, report, solver_measure, solvers, speed_goals
 from benchmarks.contestants import contestants
 from benchmarks.fused_pass import fused_pass
 from benchmarks.measuring import Inside, TimeLimit, quartiles, time_limit, timed
@@ -59,7 +59,7 @@ def test_smallest_profile_and_its_report(tmp_path: Path) -> None:
 def test_without_an_answer_nothing_is_solved() -> None:
     contestant = contestants(only=["newton"])[0]
     case = next(iter(cases("smoke")))
-    for row in solvers.rows(contestant, case, "cold", {"status": "time limit"}, case.make()):
+    for row in solver_measure.rows(contestant, case, "cold", {"status": "time limit"}, case.make()):
         assert not row["solved"] and not row["primal"]
 
 
