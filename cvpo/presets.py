@@ -55,8 +55,9 @@ CONTROL: dict[str, Any] = {
 #: earns 1.5 a step, one that goes on for 1000 earns 1.1: with 0.99 the first is worth more, and seeds 101 and 102 ended
 #: there, at returns of about 400; with 0.997 it is the second, and seeds 101 to 104 ended at 928 to 1324. What a fall
 #: forgoes is the level of Q, for which a target network needs 17 000 updates at this discount; with ``level_rate`` it
-#: is there in 100 (seeds 105 and 106 ended at 1148 and 1012). At constant learning rates what stands falls again within thousands
-#: of steps; at rates that end near 0 nothing takes back a cost that grows late (benchmarks/results/tuning.jsonl).
+#: is there in 100 (seeds 105 and 106 ended at 1148 and 1012). At constant learning rates what stands falls again within
+#: thousands of steps; at rates that end near 0 nothing takes back a cost that grows late
+#: (benchmarks/results/tuning.jsonl).
 VELOCITY: dict[str, Any] = {
     **CONTROL,
     "steps": 20_000,
