@@ -21,6 +21,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+CACHED = 2**20
+"""Numbers of one layer, over the whole stack, that are worked on at once on a host, 4 MiB: those of many particles
+leave its cache between one layer and the next, and evaluation then waits for memory most of the time."""
+
+
 class StackedLinear(nn.Module):
     """``y_g = x_g W_g + b_g`` for g = 1..G: inputs [G,N,in] (or [1,N,in], shared by the stack) to [G,N,out].
 
@@ -93,11 +98,22 @@ class StackedMLP(nn.Module):
         parameters = [(layer.weight, layer.bias) for layer in (*self.layers, self.head)]
         if networks is not None:
             parameters = [(weight[networks], bias[networks]) for weight, bias in parameters]
-        count = rows.shape[-2]
+        states, count = rows.shape[-3:-1]
+        at_once = states
+        if rows.device.type == "cpu" and not torch.is_grad_enabled():
+            width = max(weight.shape[-1] for weight, _ in parameters)
+            at_once = max(1, CACHED // (len(parameters[0][0]) * count * width))
+        found = [
+            self._through(shared[:, i : i + at_once], rows[:, i : i + at_once], parameters)
+            for i in range(0, states, at_once)
+        ]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=1)
+
+    def _through(self, shared: Tensor, rows: Tensor, parameters: list[tuple[Tensor, Tensor]]) -> Tensor:
         x = _first(shared, rows, *parameters[0])
         for weight, bias in parameters[1:]:
             x = linear(self._activate(x), weight, bias)
-        return x.unflatten(1, (-1, count))
+        return x.unflatten(1, (-1, rows.shape[-2]))
 
     def _activate(self, x: Tensor) -> Tensor:
         if self.layer_norm:

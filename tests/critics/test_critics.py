@@ -199,3 +199,14 @@ def test_critic_is_a_frozen_configuration():
         critic.members = 5
     with pytest.raises(ConfigError, match=r"MLPCritic.members is 0; allowed: an integer >= 1"):
         MLPCritic(members=0)
+
+
+def test_many_particles_are_evaluated_in_parts_that_stay_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    critic = MLPCritic(hidden=(32, 16))
+    net = critic.build(3, 2, 2, generator=torch.Generator().manual_seed(0))
+    obs, actions = torch.randn(7, 3), torch.randn(7, 5, 2)
+    whole = critic.evaluate(net, obs, actions).detach()
+    # Four networks of 32 units and 5 particles: two states at once, and one is left.
+    monkeypatch.setattr("cvpo.networks.CACHED", 2 * 4 * 32 * 5)
+    with torch.no_grad():
+        torch.testing.assert_close(critic.evaluate(net, obs, actions), whole)
