@@ -93,7 +93,8 @@ class StackedMLP(nn.Module):
     def particles(self, shared: Tensor, rows: Tensor, networks: slice | None = None) -> Tensor:
         """``f([shared, row])`` for K rows per state: ``shared`` [G|1,B,I], ``rows`` [G|1,B,K,J] to [G,B,K,out].
 
-        ``networks`` evaluates these of the stack only, which are then the G.
+        ``networks`` evaluates these of the stack only, which are then the G. Without gradients, a host takes as many
+        states at once as its cache holds.
         """
         parameters = [(layer.weight, layer.bias) for layer in (*self.layers, self.head)]
         if networks is not None:
