@@ -32,7 +32,7 @@ def allocate(transitions: int, width: int, device: torch.device, pinned: bool = 
 
 
 def _ask_for_huge_pages(tensor: Tensor) -> None:
-    """A sample reads hundreds of places far apart: with pages of 4 KiB most of its time is the search for them.
+    """A sample reads hundreds of places far apart, and in pages of 4 KiB nearly each of them is a page to look up.
 
     To be asked before the memory is written. Nothing but speed depends on the answer, so it is not looked at.
     """

@@ -85,17 +85,18 @@ def test_the_fixed_point_is_the_same(name: str, mask_cost: bool) -> None:
         torch.testing.assert_close(found, true, rtol=0.0, atol=0.03)
 
 
-def test_a_correction_in_the_mean_is_exact_at_rate_1() -> None:
+@pytest.mark.parametrize("mask_cost", [True, False])
+def test_a_correction_in_the_mean_is_exact_at_rate_1(mask_cost: bool) -> None:
     """Values that are off by a constant are right after one correction."""
     critic = critics.registry.create("mlp", hidden=(8,), members=3, cost="max")
     batch = chain(0.9, torch.tensor([False, True, False]))
     net, other = (critic.build(3, 1, 2, generator=torch.Generator().manual_seed(0)) for _ in range(2))
     with torch.no_grad():
         values = critic.ensemble(net, batch.obs, batch.action.unsqueeze(1)).squeeze(-1).mean(-2)
-        kept = 0.9 * (~batch.terminated).float()
+        kept = 0.9 * torch.stack([~batch.terminated, ~batch.terminated | (not mask_cost)]).float()
         off = torch.tensor([[3.0], [-2.0]])
         # If all values were higher by ``off``, so would be y, by γ times it.
-        by = correct_level(critic, other, net, batch, values + off * (1.0 - kept), 1.0, mask_cost=True)
+        by = correct_level(critic, other, net, batch, values + off * (1.0 - kept), 1.0, mask_cost=mask_cost)
         torch.testing.assert_close(by, off.squeeze(-1))
         for each in (net, other):
             after = critic.ensemble(each, batch.obs, batch.action.unsqueeze(1)).squeeze(-1).mean(-2)
