@@ -27,7 +27,7 @@ import bullet_safety_gym  # noqa: E402, F401  (registers the task)
 from fsrl.agent import CVPOAgent  # noqa: E402
 from fsrl.utils import BaseLogger  # noqa: E402
 from tianshou.data import Batch, ReplayBuffer  # noqa: E402
-from tianshou.env import DummyVectorEnv  # noqa: E402
+from tianshou.env import DummyVectorEnv, ShmemVectorEnv  # noqa: E402
 
 
 class Sizes(gymnasium.Env):
@@ -147,11 +147,12 @@ def _recorded(predict: Any, asked: list[Any]) -> Any:
 
 
 def trainer(setting: shared.Setting, threads: int) -> Any:
-    """``train(steps, ratio, envs)``: seconds of as many environment steps; the first call builds and warms up."""
-    made: dict[int, Any] = {}
+    """``train(steps, ratio, envs, workers)``: seconds of as many environment steps; the first call builds and warms up.
+    With workers, each of several environments is in a process of its own, as in the library's scripts."""
+    made: dict[tuple[int, bool], Any] = {}
 
-    def learn(envs: int, steps: int, ratio: float) -> None:
-        chosen, vector = made[envs]
+    def learn(envs: int, apart: bool, steps: int, ratio: float) -> None:
+        chosen, vector = made[envs, apart]
         chosen.learn(
             vector,
             epoch=1,
@@ -166,14 +167,16 @@ def trainer(setting: shared.Setting, threads: int) -> Any:
             show_progress=False,
         )
 
-    def train(steps: int, ratio: float, envs: int) -> dict[str, Any]:
-        if envs not in made:
+    def train(steps: int, ratio: float, envs: int, workers: int) -> dict[str, Any]:
+        apart = workers > 0 and envs > 1
+        if (envs, apart) not in made:
             task = gymnasium.make(shared.TASK)
-            vector = DummyVectorEnv([lambda: gymnasium.make(shared.TASK) for _ in range(envs)])
-            made[envs] = agent(setting, threads, task, shared.TASK_LIMIT), vector
-            learn(envs, 5 * shared.HORIZON, ratio)
+            kind = ShmemVectorEnv if apart else DummyVectorEnv
+            vector = kind([lambda: gymnasium.make(shared.TASK) for _ in range(envs)])
+            made[envs, apart] = agent(setting, threads, task, shared.TASK_LIMIT), vector
+            learn(envs, apart, 5 * shared.HORIZON, ratio)
         began = time.perf_counter()
-        learn(envs, steps, ratio)
+        learn(envs, apart, steps, ratio)
         return {"seconds": time.perf_counter() - began, "steps": steps, "updates": round(ratio * steps)}
 
     return train

@@ -12,7 +12,8 @@ parameters, data and buffer size are the same. Beside the time stands how good t
 weights that the M-step was fitted to, and the KL of the M-step over its bound. ``stages``: where our time goes.
 ``memory``: megabytes that a fresh process gains at most during its first updates. ``growth``: megabytes of our process
 between the 1 000th and the 11 000th update. ``training``: environment steps a second on SafetyCarCircle-v0, acting,
-simulation and storing included, with one environment or ten in turns in one process.
+simulation and storing included, with one environment or ten, in the same process (0 workers) or in others: one for all
+of ours, which simulates while we learn and takes one of the threads; one for each of the peer's ten, as its scripts do.
 
 One JSON line a measurement goes to ``benchmarks/results/updates.jsonl``, in place of that of the same key; it has the
 versions, the load of the machine before (other work should leave it near 0), and the command.
@@ -26,6 +27,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +105,11 @@ def growth(setting: str, threads: int, variant: str, quick: bool) -> dict[str, A
     return {"growth_mb": round(found["growth"] / 2**20, 2), **found}
 
 
-def training(threads: int, variant: str, ratio: float, envs: int, quick: bool) -> dict[str, Any]:
+def training(threads: int, variant: str, ratio: float, envs: int, workers: int, quick: bool) -> dict[str, Any]:
     """Environment steps a second of whole training, at the sizes of the peer's defaults."""
     steps, pairs = (300 * envs, 1) if quick else (3_000, 5)
     with sides("defaults", threads, variant) as pair:
-        answers = in_turns(pair, pairs, "train", steps=steps, ratio=ratio, envs=envs)
+        answers = in_turns(pair, pairs, "train", steps=steps, ratio=ratio, envs=envs, workers=workers)
     rates = {name: [each["steps"] / each["seconds"] for each in found] for name, found in answers.items()}
     row: dict[str, Any] = {f"{name}_steps_per_second": quartiles(values) for name, values in rates.items()}
     if "peer" in pair:
@@ -131,7 +133,9 @@ def plan(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
             for variant in arguments.variants:
                 same = {"part": part, "variant": variant, "threads": threads}
                 if part == "training":
-                    yield from ({**same, "ratio": r, "envs": n} for r in arguments.ratios for n in arguments.envs)
+                    for ratio, envs, workers in product(arguments.ratios, arguments.envs, arguments.workers):
+                        if workers < threads:
+                            yield {**same, "ratio": ratio, "envs": envs, "workers": workers}
                 else:
                     chosen = ["defaults"] if part == "growth" else arguments.settings
                     yield from ({**same, "setting": setting} for setting in chosen)
@@ -147,6 +151,7 @@ def main(argv: Iterable[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.2, 1.0], help="updates a step, of training")
     parser.add_argument("--envs", type=int, nargs="+", default=[1, 10], help="environments, of training")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1], help="with environments of their own, fewer")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=TARGET)
     arguments = parser.parse_args(words)

@@ -149,17 +149,20 @@ def growth(agent: cvpo.CVPO, updates: int) -> dict[str, Any]:
 
 
 def trainer(setting: shared.Setting, further: dict[str, Any]) -> Any:
-    """``train(steps, ratio, envs)``: seconds of as many environment steps; the first call builds and warms up."""
-    agents: dict[int, cvpo.CVPO] = {}
+    """``train(steps, ratio, envs, workers)``: seconds of as many environment steps; the first call builds and warms
+    up. Workers take threads from the updates, which they run beside."""
+    agents: dict[tuple[int, int], cvpo.CVPO] = {}
+    threads = torch.get_num_threads()
 
-    def train(steps: int, ratio: float, envs: int) -> dict[str, Any]:
-        if envs not in agents:
-            env = cvpo.envs.make(shared.TASK, num_envs=envs)
+    def train(steps: int, ratio: float, envs: int, workers: int) -> dict[str, Any]:
+        torch.set_num_threads(threads - workers)
+        if (envs, workers) not in agents:
+            env = cvpo.envs.make(shared.TASK, num_envs=envs, workers=workers)
             limit = {"cost_limits": shared.TASK_LIMIT}
             spaces = env.observation_space, env.action_space
-            agents[envs] = cvpo.make_agent(*spaces, env=env, num_envs=envs, **(options(setting) | limit | further))
-            agents[envs].learn(1_000 + 5 * shared.HORIZON, warmup_steps=1_000, updates_per_step=ratio)
-        agent = agents[envs]
+            agent = cvpo.make_agent(*spaces, env=env, num_envs=envs, **(options(setting) | limit | further))
+            agents[envs, workers] = agent.learn(1_000 + 5 * shared.HORIZON, warmup_steps=1_000, updates_per_step=ratio)
+        agent = agents[envs, workers]
         began, updates = time.perf_counter(), agent.updates
         agent.learn(steps, updates_per_step=ratio)
         return {"seconds": time.perf_counter() - began, "steps": steps, "updates": agent.updates - updates}

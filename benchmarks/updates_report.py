@@ -103,8 +103,8 @@ def _training(rows: list[Row]) -> str:
             _spread(row[f"{side}_steps_per_second"]) if f"{side}_steps_per_second" in row else "–"
             for side in ("ours", "peer")
         )
-        lines.append([*_keys(row, "ratio", "envs", "threads"), *speeds, _spread(ratio), *goal])
-    heads = ["updates a step", "environments", "threads", "ours, steps/s", "FSRL, steps/s", "times faster"]
+        lines.append([*_keys(row, "ratio", "envs", "workers", "threads"), *speeds, _spread(ratio), *goal])
+    heads = ["updates a step", "environments", "workers", "threads", "ours, steps/s", "FSRL, steps/s", "times faster"]
     return table([*heads, "goal", "reached"], lines)
 
 

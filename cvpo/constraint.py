@@ -18,7 +18,8 @@ class Constraint:
     """``limit`` d and ``measured`` J_c, both [M] float64 in the scale of Q, kept up to date with what happens.
 
     They change when an episode ends (and in every step where J_c is measured on steps); so does a scheduled limit.
-    Before the first episode ends nothing is known of J_c, and ``measured`` is ``limit``: no slack either way.
+    Before the first episode ends nothing is known of J_c, and ``measured`` is ``limit``: no slack either way. Computed
+    when they are asked for, since there are more steps than updates.
     """
 
     def __init__(self, config: AgentConfig, spec: Spec, num_envs: int, device: torch.device) -> None:
@@ -33,7 +34,7 @@ class Constraint:
             keep_steps=config.measure_steps,
         )
         self._every_step = config.limit.measure == "steps"
-        self._refresh()
+        self._changed: int | None = 0
 
     def add(self, transition: Transition) -> list[Episode]:
         """Take one step of all environments; the episodes that it finished."""
@@ -46,8 +47,25 @@ class Constraint:
             transition.truncated.cpu().numpy(),
         )
         if finished or self._every_step:
-            self._refresh()
+            self._changed = self.statistics.step_count
         return finished
+
+    @property
+    def limit(self) -> Tensor:
+        """d [M], float64, in the scale of Q."""
+        self._refresh()
+        return self._limit
+
+    @property
+    def measured(self) -> Tensor:
+        """J_c [M], float64, in the scale of Q; who measures it otherwise may set it until it changes again."""
+        self._refresh()
+        return self._measured
+
+    @measured.setter
+    def measured(self, value: Tensor) -> None:
+        self._refresh()
+        self._measured = value
 
     def threshold(self, q_cost: Tensor, prior: Tensor | None) -> Tensor:
         """The E-step's limit [M] on E_w[Q_c], for its Q-values ``q_cost`` [M,B,K] and ``prior`` [B,K] or None."""
@@ -59,19 +77,23 @@ class Constraint:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.statistics.load_state_dict(state["statistics"])
-        self.limit, self.measured = state["limit"].to(self._device), state["measured"].to(self._device)
+        self._limit, self._measured = state["limit"].to(self._device), state["measured"].to(self._device)
+        self._changed = None
 
     def _refresh(self) -> None:
+        if self._changed is None:
+            return
+        steps, self._changed = self._changed, None
         config, terminates = self._config, self._config.horizon_terminates
         lengths = (self.statistics.lengths() if config.adaptive_horizon else []) or [config.horizon or 1]
-        now = config.limit_schedule.limits(config.cost_limits, self.statistics.step_count * self._num_envs)
+        now = config.limit_schedule.limits(config.cost_limits, steps * self._num_envs)
         limits = [
             to_q_scale(config.aim * c, config.limit_kind, config.gamma, lengths, terminates=terminates) for c in now
         ]
-        self.limit = torch.tensor(limits, dtype=torch.float64, device=self._device)
+        self._limit = torch.tensor(limits, dtype=torch.float64, device=self._device)
         kind = config.limit.measure if config.limit.measure in ("discounted", "steps") else "episode"
         measured = self.statistics.measured_cost(kind, terminates=terminates)
-        self.measured = self.limit if measured is None else torch.as_tensor(measured, device=self._device)
+        self._measured = self._limit if measured is None else torch.as_tensor(measured, device=self._device)
 
 
 class Constraints:

@@ -21,8 +21,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-CACHED = 2**20
-"""Numbers of one layer, over the whole stack, that are worked on at once on a host, 4 MiB: those of many particles
+CACHED = 2**19
+"""Numbers of one layer, over the whole stack, that are worked on at once on a host, 2 MiB: those of many particles
 leave its cache between one layer and the next, and evaluation then waits for memory most of the time."""
 
 
@@ -46,10 +46,13 @@ class StackedLinear(nn.Module):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``y_g = x_g W_g + b_g``; a stack of one is a plain product, which costs less than a batch of one."""
+    """``y_g = x_g W_g + b_g``; a stack of one, or a matrix without a stack, is a plain product, which costs less than a
+    batch of one."""
     if weight.shape[-1] == 1:
         # BLAS packs the rows for a product of one column too, which costs several times what reading them does.
         return torch.linalg.vecdot(x, weight.mT).unsqueeze(-1) + bias
+    if weight.ndim == 2:
+        return torch.addmm(bias, x, weight)
     if weight.shape[0] == 1:
         return torch.addmm(bias[0], x[0], weight[0]).unsqueeze(0)
     return torch.baddbmm(bias, x.expand(weight.shape[0], -1, -1), weight)
@@ -86,9 +89,16 @@ class StackedMLP(nn.Module):
         self.layer_norm = layer_norm
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = self._activate(layer(x))
-        return self.head(x)
+        *hidden, (weight, bias) = self._parameters_by_layer()
+        alone = len(weight) == 1
+        if alone:
+            # Activations in place of a view would cost autograd more than the products of a small network.
+            x, weight, bias = x.squeeze(0), weight.squeeze(0), bias.view(-1)
+            hidden = [(w.squeeze(0), b.view(-1)) for w, b in hidden]
+        for w, b in hidden:
+            x = self._activate(linear(x, w, b))
+        x = linear(x, weight, bias)
+        return x.unsqueeze(0) if alone else x
 
     def particles(self, shared: Tensor, rows: Tensor, networks: slice | None = None) -> Tensor:
         """``f([shared, row])`` for K rows per state: ``shared`` [G|1,B,I], ``rows`` [G|1,B,K,J] to [G,B,K,out].
@@ -96,7 +106,7 @@ class StackedMLP(nn.Module):
         ``networks`` evaluates these of the stack only, which are then the G. Without gradients, a host takes as many
         states at once as its cache holds.
         """
-        parameters = [(layer.weight, layer.bias) for layer in (*self.layers, self.head)]
+        parameters = self._parameters_by_layer()
         if networks is not None:
             parameters = [(weight[networks], bias[networks]) for weight, bias in parameters]
         states, count = rows.shape[-3:-1]
@@ -109,6 +119,9 @@ class StackedMLP(nn.Module):
             for i in range(0, states, at_once)
         ]
         return found[0] if len(found) == 1 else torch.cat(found, dim=1)
+
+    def _parameters_by_layer(self) -> list[tuple[Tensor, Tensor]]:
+        return [(layer.weight, layer.bias) for layer in (*self.layers, self.head)]
 
     def _through(self, shared: Tensor, rows: Tensor, parameters: list[tuple[Tensor, Tensor]]) -> Tensor:
         x = _first(shared, rows, *parameters[0])

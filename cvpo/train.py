@@ -23,7 +23,8 @@ class Schedule:
     """How collection and learning alternate.
 
     The first ``warmup_steps`` environment steps take uniformly random actions and are not learned from at once; from
-    then on ``updates_per_step`` updates are made for each environment step (fractions and several environments too).
+    then on ``updates_per_step`` updates are made for each environment step (fractions and several environments too),
+    while it is taken: environments in worker processes simulate at the same time.
     Over these, the learning rates of critics and policy fall linearly to the share ``final_lr`` of themselves; 1 keeps
     them.
     """
@@ -76,7 +77,10 @@ class Loop:
                 pairs = zip(self._members, self._rngs, strict=True)
                 actions = torch.from_numpy(np.concatenate([m.door.sample(m.num_envs, rng) for m, rng in pairs]))
                 log_prob = torch.full((env.num_envs,), agent.door.uniform_log_prob)
-            step = env.step(actions.cpu().numpy())
+            # What learns and what simulates may be different processes: updates take no step longer than they must.
+            env.begin(actions.cpu().numpy())
+            self._update(until)
+            step = env.finish()
             self.finished = agent.observe(
                 Transition(
                     obs=torch.from_numpy(self.obs),
@@ -90,26 +94,31 @@ class Loop:
                 cut=agent.steps + agent.num_envs >= until,
             )
             self.obs = step.obs
-            if self.schedule.final_lr < 1.0:
-                agent.learner.scale_rates(self._rate(until))
-            for _ in range(self._due()):
-                self.means.add(agent.update())
             if callback is not None and callback(self) is False:
                 return
+
+    def _update(self, until: int) -> None:
+        """The updates owed once the step is over that is being taken."""
+        steps = self.agent.steps + self.agent.num_envs
+        if self.schedule.final_lr < 1.0:
+            self.agent.learner.scale_rates(self._rate(steps, until))
+        # Before the first step of all there may be nothing to learn from; what is owed is made up for at the next.
+        for _ in range(self._due(steps) if self.agent.steps > self.first_step else 0):
+            self.means.add(self.agent.update())
 
     @property
     def _start(self) -> int:
         """The step from which updates are owed."""
         return max(self.first_step, self.schedule.warmup_steps)
 
-    def _rate(self, until: int) -> float:
+    def _rate(self, steps: int, until: int) -> float:
         """The share of the learning rates by the count of steps up to ``until``: the same in a resumed run."""
-        done = (self.agent.steps - self._start) / max(until - self._start, 1)
+        done = (steps - self._start) / max(until - self._start, 1)
         return 1.0 - (1.0 - self.schedule.final_lr) * min(max(done, 0.0), 1.0)
 
-    def _due(self) -> int:
-        """Updates owed by now: a count of steps, so that fractions never drift."""
-        owed = int((self.agent.steps - self._start) * self.schedule.updates_per_step + 1e-9)
+    def _due(self, steps: int) -> int:
+        """Updates owed after ``steps``: by their count, so that fractions never drift."""
+        owed = int((steps - self._start) * self.schedule.updates_per_step + 1e-9)
         return max(0, owed - (self.agent.updates - self.first_update))
 
     def state_dict(self) -> dict[str, Any]:

@@ -37,7 +37,8 @@ class Transition:
 
     def to(self, device: torch.device) -> Transition:
         """The same step with its tensors on ``device``."""
-        parts = {name: value.to(device) for name, value in attrs.asdict(self).items() if value is not None}
+        named = attrs.asdict(self, recurse=False)
+        parts = {name: value.to(device) for name, value in named.items() if value is not None}
         return Transition(**parts)
 
 

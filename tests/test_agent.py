@@ -113,6 +113,22 @@ def test_a_callback_stops_the_loop():
     assert agent.steps == 30
 
 
+def test_updates_are_made_while_the_environment_takes_a_step(monkeypatch: pytest.MonkeyPatch):
+    agent, env = line_agent()
+    order = []
+
+    def note(owner, name):
+        call = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args: order.append(name) or call(*args))
+
+    note(env, "begin")
+    note(env, "finish")
+    note(agent, "update")
+    agent.learn(3, env=env, warmup_steps=0, updates_per_step=1)
+    # Nothing is stored when the first step is taken: its update is made in the second.
+    assert order == ["begin", "finish", "begin", "update", "update", "finish", "begin", "update", "finish"]
+
+
 def test_learning_rates_fall_over_the_updates_of_a_call_and_start_again_in_the_next():
     agent, env = line_agent()
     seen: list[tuple[float, ...]] = []

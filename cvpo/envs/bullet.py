@@ -5,14 +5,27 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import gymnasium
 import numpy as np
-from bullet_safety_gym.envs import bases
+from bullet_safety_gym.envs import agents, bases, obstacles, tasks, worlds
 
-from cvpo.envs.shield import generators_kept, plain_console
+from cvpo.envs.shield import plain_console
+
+
+class _Numpy(ModuleType):
+    """NumPy as the package sees it: ``random`` can be another generator than the global one."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+
+_NUMPY = _Numpy("numpy")
+vars(_NUMPY).update(vars(np))
+for _module in (agents, bases, tasks, worlds):
+    cast(Any, _module).np = _NUMPY
 
 
 class BulletTask(gymnasium.Wrapper):
@@ -20,8 +33,9 @@ class BulletTask(gymnasium.Wrapper):
 
     The package ignores the seed, draws from the global generators of ``random`` and ``numpy.random``, moves obstacles
     by the clock on the wall, and restores a saved simulator state that leaves out the motors and, for some tasks, more.
-    Here each environment has generators of its own, which are the global ones only while it runs, and obstacles move
-    by simulated time; before a restore the motors are set to rest, as they are in the saved state; and the tasks for
+    Here each environment has generators of its own, which the package's modules find in place of the global ones while
+    it runs (to set the states of the global ones and set them back takes 0.5 ms a step), and obstacles move by
+    simulated time; before a restore the motors are set to rest, as they are in the saved state; and the tasks for
     which that is not enough (``Reach``, and the drone) get a new simulation at every reset, which takes 0.2 to 0.5 s.
     """
 
@@ -31,7 +45,6 @@ class BulletTask(gymnasium.Wrapper):
         settings = self._core.input_parameters
         self._rebuild = settings["task"] == "ReachGoalTask" or settings["agent"] == "Drone"
         self._rest = np.zeros(env.action_space.shape or (), dtype=np.float32)
-        self._generators: tuple[Any, Any] = (None, None)
         self._clock = SimpleNamespace(time=lambda: self._core.iteration * self._core.dt)
         # Obstacles are placed when the simulation is built and the state is saved by the first reset, so neither may
         # depend on what came before.
@@ -43,7 +56,7 @@ class BulletTask(gymnasium.Wrapper):
         else:
             self._core.agent.apply_action(self._rest)
             if seed is not None:
-                self._generators = _generators(seed)
+                self._seed(seed)
         with self._own_world():
             return self.env.reset(seed=seed, options=options)
 
@@ -56,7 +69,7 @@ class BulletTask(gymnasium.Wrapper):
 
     def _build(self, seed: int) -> None:
         core = self._core
-        self._generators = _generators(seed)
+        self._seed(seed)
         with self._own_world(), plain_console():
             core.close()
             core.bc = core._setup_client_and_physics()
@@ -67,19 +80,20 @@ class BulletTask(gymnasium.Wrapper):
             if not self._rebuild:
                 core.reset()
 
+    def _seed(self, seed: int) -> None:
+        self._world = (
+            (bases, "time", self._clock),
+            (obstacles, "random", random.Random(seed)),
+            (_NUMPY, "random", np.random.RandomState(seed % 2**32)),
+        )
+
     @contextlib.contextmanager
     def _own_world(self) -> Iterator[None]:
-        with generators_kept():
-            random.setstate(self._generators[0])
-            np.random.set_state(self._generators[1])
-            clock, bases.time = bases.time, self._clock
-            try:
-                yield
-            finally:
-                bases.time = clock
-                self._generators = random.getstate(), np.random.get_state()
-
-
-def _generators(seed: int) -> tuple[Any, Any]:
-    """States of Python's and NumPy's global generators, seeded."""
-    return random.Random(seed).getstate(), np.random.RandomState(seed % 2**32).get_state()
+        outside = [(module, name, getattr(module, name)) for module, name, _ in self._world]
+        for module, name, own in self._world:
+            setattr(module, name, own)
+        try:
+            yield
+        finally:
+            for module, name, theirs in outside:
+                setattr(module, name, theirs)

@@ -38,9 +38,16 @@ class Groups(VectorEnv):
         return np.concatenate([group.reset(seed) for group in self.groups])
 
     def step(self, actions: np.ndarray) -> Step:
+        self.begin(actions)
+        return self.finish()
+
+    def begin(self, actions: np.ndarray) -> None:
         actions = check_actions(actions, self.num_envs, self.action_size)
-        parts = np.split(actions, np.cumsum(self._sizes)[:-1])
-        steps = [group.step(part) for group, part in zip(self.groups, parts, strict=True)]
+        for group, part in zip(self.groups, np.split(actions, np.cumsum(self._sizes)[:-1]), strict=True):
+            group.begin(part)
+
+    def finish(self) -> Step:
+        steps = [group.finish() for group in self.groups]
         names = [field.name for field in attrs.fields(Step)]
         return Step(*(np.concatenate([getattr(step, name) for step in steps]) for name in names))
 

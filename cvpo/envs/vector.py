@@ -46,6 +46,7 @@ class VectorEnv(abc.ABC):
     action_space: Space[Any]
     obs_size: int
     door: ActionDoor
+    _begun: np.ndarray
 
     @property
     def action_size(self) -> int:
@@ -62,6 +63,15 @@ class VectorEnv(abc.ABC):
     @abc.abstractmethod
     def step(self, actions: np.ndarray) -> Step:
         """Take one step everywhere; environments whose episode ends begin the next. Raises EnvError."""
+
+    def begin(self, actions: np.ndarray) -> None:
+        """Begin :meth:`step`, whose result :meth:`finish` returns. What has processes of its own takes the step in the
+        meantime; else it is taken in :meth:`finish`."""
+        self._begun = actions
+
+    def finish(self) -> Step:
+        """The result of the step that :meth:`begin` began; raises what :meth:`step` raises."""
+        return self.step(self._begun)
 
     @abc.abstractmethod
     def state_dict(self) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ import multiprocessing
 import signal
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -40,6 +40,7 @@ class Workers(VectorEnv):
         self._groups = [group.tolist() for group in np.array_split(np.arange(self.num_envs), workers)]
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
+        self._under_way = False
         try:
             for group in self._groups:
                 self._start([sources[n] for n in group], cost_keys, seed, group[0])
@@ -57,8 +58,18 @@ class Workers(VectorEnv):
         return np.concatenate(self._call("reset", [(seed,)] * len(self._groups)))
 
     def step(self, actions: np.ndarray) -> Step:
+        self.begin(actions)
+        return self.finish()
+
+    def begin(self, actions: np.ndarray) -> None:
         actions = check_actions(actions, self.num_envs, self.action_size)
-        parts = self._call("step", [(actions[group[0] : group[-1] + 1],) for group in self._groups])
+        self._order("step", [(actions[group[0] : group[-1] + 1],) for group in self._groups])
+        self._under_way = True
+
+    def finish(self) -> Step:
+        if not self._under_way:
+            raise WorkerError(f"there is no step of task {self.task!r} to finish: none was begun, or it was stopped")
+        parts = self._answers()
         return Step(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -72,11 +83,13 @@ class Workers(VectorEnv):
 
     def render_frame(self, index: int = 0) -> np.ndarray:
         worker = next(w for w, group in enumerate(self._groups) if index in group)
+        self._settle()
         self._send(worker, ("render_frame", (index - self._groups[worker][0],)))
         return self._receive(worker)
 
     def close(self) -> None:
         pipes, processes, self._pipes, self._processes = self._pipes, self._processes, [], []
+        self._under_way = False
         for pipe in pipes:
             with contextlib.suppress(OSError):
                 pipe.send(None)
@@ -103,12 +116,31 @@ class Workers(VectorEnv):
             theirs.close()
 
     def _call(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        if not self._pipes:
-            raise WorkerError(f"the workers of task {self.task!r} are stopped")
-        try:
+        self._order(method, arguments)
+        return self._answers()
+
+    def _order(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> None:
+        self._settle()
+        with self._closed_on_error():
             for worker, own in enumerate(arguments):
                 self._send(worker, (method, own))
+
+    def _answers(self) -> list[Any]:
+        with self._closed_on_error():
+            self._under_way = False
             return self._gather()
+
+    def _settle(self) -> None:
+        """Wait for a step that was begun and, after an exception in between, never finished; its result is dropped."""
+        if not self._pipes:
+            raise WorkerError(f"the workers of task {self.task!r} are stopped")
+        if self._under_way:
+            self._answers()
+
+    @contextlib.contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        try:
+            yield
         except BaseException:
             # Answers may be under way still, so the pipes cannot be used again.
             self.close()

@@ -83,13 +83,14 @@ def test_the_report_holds_each_ratio_against_its_goal(tmp_path: Path) -> None:
         | common
         for name in ("defaults", "large")
     ]
-    rows.append({"part": "training", "ratio": 1.0, "envs": 1, "ours_steps_per_second": quarter(9.0)} | common)
+    training = {"part": "training", "ratio": 1.0, "envs": 1, "workers": 0}
+    rows.append(training | {"ours_steps_per_second": quarter(9.0)} | common)
     (tmp_path / "updates.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (path,) = updates_report.write(tmp_path)
     lines = path.read_text().splitlines()
     assert any("| defaults |" in line and "| at least 4 | no |" in line and "| 3 |" in line for line in lines)
     assert any("| large |" in line and "| at least 3 | yes |" in line for line in lines)
     # Another ratio than the goal's, and no peer: no verdict.
-    assert any(line.startswith("| 1.0 | 1 | 1 | 9 (9 to 9) | – | – | – | – |") for line in lines)
+    assert any(line.startswith("| 1.0 | 1 | 0 | 1 | 9 (9 to 9) | – | – | – | – |") for line in lines)
     assert "`the command`" in path.read_text() and path.read_text().count("Not measured.") == 3
     assert updates_report.write(tmp_path / "nothing") == []

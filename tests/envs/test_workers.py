@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvpo.envs import make
+from cvpo.envs import Groups, make
 from cvpo.errors import ConfigError, EnvError, WorkerError
 from tests.envs.helpers import Dying, Faulty, walk
 from tests.envs.test_vector import play, same
@@ -33,6 +33,40 @@ def test_same_results_as_in_process():
         assert np.array_equal(serial.load_state_dict(states[1]), parallel.load_state_dict(states[0]))
         assert same(play(serial, 40, seed=2), play(parallel, 40, seed=2))
         assert np.array_equal(serial.reset(seed=8), parallel.reset(seed=8))
+
+
+def test_a_step_in_two_halves():
+    def groups():
+        return Groups([make("cvpo/Sprint-v0", 2, seed=3), make("cvpo/Sprint-v0", 3, seed=4)])
+
+    actions = np.random.default_rng(0).uniform(-1, 1, (5, 2)).astype(np.float32)
+    with make("cvpo/Sprint-v0", 5, seed=3, workers=2) as parallel:
+        pairs = ((make("cvpo/Sprint-v0", 5, seed=3), parallel), (groups(), groups()))
+        for whole, halved in pairs:
+            assert np.array_equal(whole.reset(), halved.reset())
+            halved.begin(actions)
+            step, other = halved.finish(), whole.step(actions)
+            assert np.array_equal(step.obs, other.obs) and np.array_equal(step.reward, other.reward)
+
+
+def test_a_step_that_nobody_finished():
+    serial = make("cvpo/Sprint-v0", 5, seed=3)
+    actions = np.random.default_rng(0).uniform(-1, 1, (5, 2)).astype(np.float32)
+    with make("cvpo/Sprint-v0", 5, seed=3, workers=2) as parallel:
+        with pytest.raises(WorkerError, match="no step of task 'cvpo/Sprint-v0' to finish: none was begun"):
+            parallel.finish()
+        parallel.reset()
+        # What came in between is over when the next call is made: that is not given the old answer.
+        parallel.begin(actions)
+        assert np.array_equal(parallel.reset(seed=8), serial.reset(seed=8))
+        parallel.begin(actions)
+        parallel.begin(actions)
+        serial.step(actions)
+        assert np.array_equal(parallel.finish().obs, serial.step(actions).obs)
+        parallel.begin(actions)
+    with pytest.raises(WorkerError, match="it was stopped"):
+        parallel.finish()
+    assert not multiprocessing.active_children()
 
 
 def test_errors_of_the_environment_arrive_and_nothing_is_left():
