@@ -37,6 +37,7 @@ class GivenCost:
     ``"package.module:function"`` (which a saved run finds again), or None for a cost that is learned. Its values are
     what the E-step holds to the limit, in the scale of Q: for a cost of the single step, limited step by step, give
     that cost with ``limit="q"`` and ``limit_kind="discounted"``. With ``normalise_obs`` observations come normalised.
+    ``learned_by`` is ``critic`` as an instance.
     """
 
     costs: tuple[Any, ...] = attrs.field(default=(), converter=tuple)
@@ -44,7 +45,7 @@ class GivenCost:
 
     summary: ClassVar[str] = "costs that are known functions of observation and action; the rest by another critic"
 
-    _critic: Any = attrs.field(init=False, repr=False, eq=False)
+    learned_by: Any = attrs.field(init=False, repr=False, eq=False)
     _functions: tuple[CostFunction | None, ...] = attrs.field(init=False, repr=False, eq=False)
     _learned: tuple[int, ...] = attrs.field(init=False, repr=False, eq=False)
     _bootstrap: Bootstrap = attrs.field(init=False, repr=False, eq=False)
@@ -54,7 +55,7 @@ class GivenCost:
         learned = (0, *(m for m, function in enumerate(functions, start=1) if function is None))
         inner = registry.resolve(self.critic)
         for name, value in (
-            ("_critic", inner),
+            ("learned_by", inner),
             ("_functions", functions),
             ("_learned", learned),
             ("_bootstrap", bootstrap_of(inner)),
@@ -64,7 +65,7 @@ class GivenCost:
     @property
     def distributional(self) -> bool:
         """Whether ``critic`` learns the distribution of the return."""
-        return getattr(self._critic, "distributional", False)
+        return getattr(self.learned_by, "distributional", False)
 
     def build(
         self,
@@ -78,11 +79,11 @@ class GivenCost:
         if self.costs and len(self.costs) != signals - 1:
             raise ConfigError(f"GivenCost.costs has {len(self.costs)} entries; allowed: one for each of {signals - 1}")
         learned = len(self._learned) if self.costs else signals
-        return self._critic.build(obs_size, action_size, learned, population, generator)
+        return self.learned_by.build(obs_size, action_size, learned, population, generator)
 
     def evaluate(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
         """Q-values of all signals: [...,B,O] and [...,B,K,D] to [...,S,B,K]."""
-        q = self._critic.evaluate(net, obs, actions)
+        q = self.learned_by.evaluate(net, obs, actions)
         return self._placed(q, -3, lambda function: function(obs, actions).to(q.dtype))
 
     def bootstrap(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
@@ -94,17 +95,17 @@ class GivenCost:
         """The loss of ``critic`` on the signals that are learned."""
         if self.costs:
             target = target[..., list(self._learned), :]
-        return self._critic.loss(net, batch, target)
+        return self.learned_by.loss(net, batch, target)
 
     def residual(self, net: nn.Module, batch: Batch, target: Tensor) -> Tensor:
         """That of ``critic``; 0 for a given cost."""
         own = target[..., list(self._learned), :] if self.costs else target
-        values = self._critic.residual(net, batch, own)
+        values = self.learned_by.residual(net, batch, own)
         return self._placed(values, -2, lambda function: torch.zeros_like(values[..., 0, :]))
 
     def shift(self, net: nn.Module, by: Tensor) -> None:
         """That of ``critic``, for the signals that are learned."""
-        self._critic.shift(net, by[..., list(self._learned)] if self.costs else by)
+        self.learned_by.shift(net, by[..., list(self._learned)] if self.costs else by)
 
     def _placed(self, values: Tensor, axis: int, given: Callable[[CostFunction], Tensor]) -> Tensor:
         """``values`` of the learned signals along ``axis``, those of the given costs put between them."""

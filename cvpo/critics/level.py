@@ -43,8 +43,7 @@ def check_level(rate: float, critic: Any, returns: Any) -> None:
             f"level_rate is {rate}, for the contraction of one bootstrap, and returns {type(returns).__name__} have "
             "that of several; allowed: level_rate=0, or returns='td'"
         )
-    # Of a critic around another one it is the inner that learns.
-    critic = getattr(critic, "_critic", critic)
+    critic = getattr(critic, "learned_by", critic)
     missing = [name for name in ("residual", "shift") if not hasattr(critic, name)]
     if missing:
         raise ConfigError(

@@ -115,6 +115,26 @@ def test_importance_weights_count() -> None:
     torch.testing.assert_close(by, torch.full((2,), 0.1 * 0.5 / 0.1))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_given_costs_stay_as_they_are_and_the_others_are_corrected(name: str) -> None:
+    given, inner = lambda obs, actions: actions.sum(-1) + 2.0, critics.registry.create(name, hidden=(8,))
+    critic = critics.registry.create("given", costs=(given, None), critic=inner)
+    batch = chain(0.9, torch.zeros(3, dtype=torch.bool))
+    online, target = (critic.build(3, 1, 3, generator=torch.Generator().manual_seed(0)) for _ in range(2))
+    with torch.no_grad():
+        before = critic.evaluate(online, batch.obs, batch.action.unsqueeze(1))
+        ahead = bootstrap_of(critic)(target, batch.next_obs, torch.zeros(len(batch.obs), 1, 1))
+        signals = SIGNALS[[0, 1, 1]][:, batch.index]
+        values = td_targets(signals, batch.discount, batch.terminated, ahead, mask_cost=True)
+        by = correct_level(critic, online, target, batch, values, 0.1, mask_cost=True)
+        after = critic.evaluate(online, batch.obs, batch.action.unsqueeze(1))
+    # From values near 0, the mean of a signal over 1 − γ is what is missing.
+    expected = 0.1 * torch.tensor([1.0, 0.0, 0.4 / 3]) / 0.1
+    torch.testing.assert_close(by, expected, rtol=0.05, atol=0.05)
+    assert by[1] == 0.0
+    torch.testing.assert_close(after, before + by.view(3, 1, 1))
+
+
 def test_what_cannot_go_together_is_named() -> None:
     with pytest.raises(ConfigError, match=r"level_rate is 0.01.*returns Retrace.*returns='td'"):
         line_agent(level_rate=0.01, returns="retrace", buffer={"name": "nstep", "windows": True})
