@@ -2,14 +2,14 @@
 
     make bench-peers
     python -m benchmarks.updates                      # everything
-    python -m benchmarks.updates update --threads 1   # parts: update, stages, memory, growth, training
+    python -m benchmarks.updates update --threads 1   # parts: update, stages, products, memory, growth, training
     python -m benchmarks.updates --quick              # a tenth of the updates: to see that it works, not for figures
 
 ``update``: milliseconds of one update, the buffer's sampling included, of both sides: blocks of updates in turns, the
 side that begins changing from pair to pair, so that what slows the machine slows both; quartiles over the blocks, and
 quartiles of the peer's time over ours within each pair. Sizes are those of ``updates_settings.SETTINGS``; hyper-
 parameters, data and buffer size are the same. Beside the time stands how good the answer is: the KKT residual of the
-weights that the M-step was fitted to, and the KL of the M-step over its bound. ``stages``: where our time goes.
+weights that the M-step was fitted to, and the KL of the M-step over its bound. ``stages``: where our time goes. ``products``: what the critics' products alone take.
 ``memory``: megabytes that a fresh process gains at most during its first updates. ``growth``: megabytes of our process
 between the 1 000th and the 11 000th update. ``training``: environment steps a second on SafetyCarCircle-v0, acting,
 simulation and storing included, with one environment or ten, in the same process (0 workers) or in others: one for all
@@ -90,6 +90,12 @@ def stages(setting: str, threads: int, variant: str, quick: bool) -> dict[str, A
         return {**pair["ours"].ask("stages", updates=updates), "updates": updates}
 
 
+def products(setting: str, threads: int, variant: str, quick: bool) -> dict[str, Any]:
+    """The least that Q-values of all particles take on this machine, in float32 and in bfloat16."""
+    with sides(setting, threads, variant) as pair:
+        return pair["ours"].ask("products", repeats=5 if quick else 101)
+
+
 def memory(setting: str, threads: int, variant: str, quick: bool) -> dict[str, Any]:
     """What the first updates of a fresh process add to its memory, at their peak."""
     with sides(setting, threads, variant) as pair:
@@ -120,6 +126,7 @@ def training(threads: int, variant: str, ratio: float, envs: int, workers: int, 
 PARTS: dict[str, Callable[..., dict[str, Any]]] = {
     "update": update,
     "stages": stages,
+    "products": products,
     "memory": memory,
     "growth": growth,
     "training": training,

@@ -25,6 +25,7 @@ from gymnasium.spaces import Box
 import cvpo
 from benchmarks import updates_settings as shared
 from benchmarks.counting import Counter
+from benchmarks.updates_products import products
 from benchmarks.updates_stages import STAGES, stages
 from cvpo.buffers.dsrl import Dataset
 from cvpo.estep import Status, kkt_residuals
@@ -187,7 +188,8 @@ def main() -> None:
         return answer
 
     calls = {"time": timed, "stages": by_stage, "accuracy": accuracy, "memory": memory, "growth": growth}
-    shared.serve({name: on_agent(call) for name, call in calls.items()} | {"train": trainer(setting, further)})
+    alone = {"train": trainer(setting, further), "products": lambda repeats: products(setting, repeats)}
+    shared.serve({name: on_agent(call) for name, call in calls.items()} | alone)
 
 
 if __name__ == "__main__":

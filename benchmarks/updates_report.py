@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.markdown import table
+from benchmarks.updates_products import DTYPES
 from benchmarks.updates_settings import SETTINGS
 
 Row = dict[str, Any]
@@ -39,6 +40,7 @@ def markdown(rows: list[Row]) -> str:
     parts: tuple[tuple[str, str, Callable[[list[Row]], str]], ...] = (
         ("update", "One update", _updates),
         ("stages", "Where our update goes", _stages),
+        ("products", "What the critics' products alone take", _products),
         ("training", "Whole training", _training),
         ("memory", "Memory", _memory),
         ("growth", "Growth", _growth),
@@ -92,6 +94,16 @@ def _stages(rows: list[Row]) -> str:
         for name, at in row["stages"].items()
     ]
     return table(["setting", "threads", "stage", "ms", "tensor operations", "new memory, MB"], lines)
+
+
+def _products(rows: list[Row]) -> str:
+    lines = [
+        [*_keys(row, "setting", "threads"), name, f"{row[name]['ms']:.3g}", f"{row[name]['gflops']:.3g}"]
+        for row in rows
+        for name in DTYPES
+    ]
+    about = "The hidden layer on all B·K particles, operands in the cache: no update that computes it takes less.\n\n"
+    return about + table(["setting", "threads", "numbers", "ms", "GFLOP/s"], lines)
 
 
 def _training(rows: list[Row]) -> str:

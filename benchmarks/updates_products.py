@@ -1,0 +1,38 @@
+"""What no implementation can do without: the hidden layer of the critics on all particles, as bare matrix products."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from benchmarks.updates_settings import Setting
+from cvpo.networks import CACHED
+
+DTYPES = ("float32", "bfloat16")
+
+
+def products(setting: Setting, repeats: int) -> dict[str, Any]:
+    """Milliseconds, by dtype, of ``[G,B·K,H] @ [G,H,H]`` for the G critics of an update, and GFLOP/s: medians.
+
+    No first layer, activations, bias or output, and the operands are in the cache: less than any evaluation of the
+    particles takes that computes them one by one. In parts as large as the library's own.
+    """
+    stack, width = 2 * setting.members, setting.hidden[0]
+    rows = setting.batch * setting.particles
+    at_once = min(rows, CACHED // (stack * width))
+    parts = rows / at_once
+    found: dict[str, Any] = {}
+    for name in DTYPES:
+        left, right = (torch.randn(stack, n, width).to(getattr(torch, name)) for n in (at_once, width))
+        out = torch.empty_like(left)
+        seconds = []
+        for _ in range(repeats + 1):
+            began = time.perf_counter()
+            torch.bmm(left, right, out=out)
+            seconds.append(time.perf_counter() - began)
+        median = sorted(seconds[1:])[repeats // 2]
+        operations = 2.0 * stack * at_once * width * width
+        found[name] = {"ms": 1e3 * median * parts, "gflops": operations / median / 1e9}
+    return found
