@@ -60,9 +60,8 @@ def check_aggregation(instance: Any, attribute: attrs.Attribute[Any], value: str
     resolve(value)
 
 
-def by_signal(values: Tensor, reward: Aggregate, cost: Aggregate) -> Tensor:
-    """``reward`` over the members of the first signal, ``cost`` over the others': [...,S,E,B,K] to [...,S,B,K]."""
-    first = reward(values[..., 0, :, :, :]).unsqueeze(-3)
-    if values.shape[-4] == 1:
-        return first
-    return torch.cat([first, cost(values[..., 1:, :, :, :])], dim=-3)
+def by_signal(members: tuple[Tensor, Tensor], reward: Aggregate, cost: Aggregate) -> Tensor:
+    """``reward`` over the members of the reward [...,1,E,B,K], ``cost`` over those of the costs [...,M,E,B,K]: together
+    [...,S,B,K]."""
+    first, others = members
+    return reward(first) if others.shape[-4] == 0 else torch.cat([reward(first), cost(others)], dim=-3)

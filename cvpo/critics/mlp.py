@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from cvpo.critics.aggregate import Aggregate, by_signal, check_aggregation, resolve
+from cvpo.critics.aggregate import Aggregate, by_signal, check_aggregation, mean, resolve
 from cvpo.critics.network import EnsembleNet
 from cvpo.networks import ACTIVATIONS
 from cvpo.types import Batch
@@ -18,12 +18,12 @@ from cvpo.validators import number, one_of, sizes
 
 @attrs.frozen
 class MLPCritic:
-    """``Q_s(o, a) = aggregate_e f_se(o, a)``: S signals × E members, each a network of its own, evaluated together.
+    """``Q_s(o, a) = aggregate_e f_se(o, a)``: E members of each signal, each a network of its own, evaluated together.
 
-    ``members`` E per signal. ``reward`` and ``cost`` aggregate the members: ``"min"``, ``"max"``, ``"mean"``,
-    ``"ucb:FACTOR"``, or a callable [...,E,B,K] to [...,B,K]. ``clip_actions`` evaluates at the action clipped to
-    [-1, 1], which is what the environment executes, so that the critic need not learn that invariance.
-    ``error`` is ``"mse"`` or ``"huber"`` (threshold 1).
+    ``members`` E of the reward, and of each cost too unless ``cost_members`` says otherwise. ``reward`` and ``cost``
+    aggregate them: ``"min"``, ``"max"``, ``"mean"``, ``"ucb:FACTOR"``, or a callable [...,E,B,K] to [...,B,K].
+    ``clip_actions`` evaluates at the action clipped to [-1, 1], which is what the environment executes, so that the
+    critic need not learn that invariance. ``error`` is ``"mse"`` or ``"huber"`` (threshold 1).
     """
 
     hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=tuple, validator=sizes)
@@ -33,9 +33,10 @@ class MLPCritic:
     reward: str | Aggregate = attrs.field(default="min", validator=check_aggregation)
     cost: str | Aggregate = attrs.field(default="mean", validator=check_aggregation)
     clip_actions: bool = True
+    cost_members: int | None = attrs.field(default=None, validator=number(ge=1, integer=True, optional=True))
     error: str = attrs.field(default="mse", validator=one_of(("mse", "huber")))
 
-    summary: ClassVar[str] = "vectorised ensemble of MLPs over signals × members"
+    summary: ClassVar[str] = "vectorised ensembles of MLPs, one for each signal"
 
     _reward: Aggregate = attrs.field(init=False, repr=False, eq=False)
     _cost: Aggregate = attrs.field(init=False, repr=False, eq=False)
@@ -59,7 +60,7 @@ class MLPCritic:
             obs_size,
             action_size,
             signals,
-            self.members,
+            (self.members, self.cost_members or self.members),
             1,
             population,
             hidden=self.hidden,
@@ -69,26 +70,27 @@ class MLPCritic:
             generator=generator,
         )
 
-    def ensemble(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
-        """What each member says: [...,B,O] and [...,B,K,D] to [...,S,E,B,K]."""
-        return net(obs, actions).squeeze(-1)
+    def ensemble(self, net: EnsembleNet, obs: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
+        """What each member says, for every signal: [...,B,O] and [...,B,K,D] to [...,E,B,K]."""
+        return net.each_signal(net(obs, actions).squeeze(-1), -3)
 
-    def evaluate(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
+    def evaluate(self, net: EnsembleNet, obs: Tensor, actions: Tensor) -> Tensor:
         """Aggregated Q-values: [...,B,O] and [...,B,K,D] to [...,S,B,K]."""
-        return by_signal(self.ensemble(net, obs, actions), self._reward, self._cost)
+        return by_signal(net.split(net(obs, actions).squeeze(-1), -3), self._reward, self._cost)
 
-    def residual(self, net: nn.Module, batch: Batch, target: Tensor) -> Tensor:
+    def residual(self, net: EnsembleNet, batch: Batch, target: Tensor) -> Tensor:
         """``target_s − mean_e Q_se`` [...,S,B]."""
-        return target - self.ensemble(net, batch.obs, batch.action.unsqueeze(-2)).squeeze(-1).mean(-2)
+        values = net.split(net(batch.obs, batch.action.unsqueeze(-2)).squeeze(-1), -3)
+        return target - by_signal(values, mean, mean).squeeze(-1)
 
     def shift(self, net: EnsembleNet, by: Tensor) -> None:
         """Add ``by`` [...,S] to all Q-values of each signal."""
         net.shift(by)
 
-    def loss(self, net: nn.Module, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, net: EnsembleNet, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
         """``Σ_s Σ_e mean_b weight_b ℓ(Q_se − target_s)`` and ``mean_{s,e} |Q_se − target_s|`` [...,B]."""
-        values = self.ensemble(net, batch.obs, batch.action.unsqueeze(-2)).squeeze(-1)
-        target = target.unsqueeze(-2).expand_as(values)
+        values = net(batch.obs, batch.action.unsqueeze(-2)).squeeze(-1).squeeze(-1)
+        target = target.index_select(-2, net.signal)
         errors = self._elementwise(values, target, reduction="none")
-        loss = (errors * batch.weight.unsqueeze(-2).unsqueeze(-2)).mean(-1).sum((-2, -1))
-        return loss, (values.detach() - target).abs().mean((-3, -2))
+        loss = (errors * batch.weight.unsqueeze(-2)).mean(-1).sum(-1)
+        return loss, (values.detach() - target).abs().mean(-2)

@@ -9,17 +9,20 @@ from cvpo.networks import StackedMLP
 
 
 class EnsembleNet(nn.Module):
-    """``outputs`` numbers of every signal and member: [...,B,O], [...,B,K,D] to [...,S,E,B,K,outputs].
+    """``outputs`` numbers of each of G networks: [...,B,O], [...,B,K,D] to [...,G,B,K,outputs].
 
+    The first ``members[0]`` networks are the reward's, then come ``members[1]`` of each cost: ``signal`` [G].
     ``population`` > 1 is a leading axis P of inputs and parameters. ``clip`` evaluates at actions clipped to [-1, 1].
     """
+
+    signal: Tensor
 
     def __init__(
         self,
         obs_size: int,
         action_size: int,
         signals: int,
-        members: int,
+        members: tuple[int, int],
         outputs: int,
         population: int = 1,
         *,
@@ -30,9 +33,11 @@ class EnsembleNet(nn.Module):
         generator: torch.Generator | None,
     ):
         super().__init__()
-        self.shape = ((population,) if population > 1 else ()) + (signals, members)
+        counts = torch.tensor([members[0]] + [members[1]] * (signals - 1))
+        self.register_buffer("signal", torch.arange(signals).repeat_interleave(counts), persistent=False)
+        self.members = members
+        self.each = len(self.signal)
         self.population = population
-        self.each = signals * members
         self.clip = clip
         self.mlp = StackedMLP(
             population * self.each,
@@ -49,8 +54,18 @@ class EnsembleNet(nn.Module):
     @torch.no_grad()
     def shift(self, by: Tensor) -> None:
         """Add ``by`` [...,S] to all outputs of each signal."""
-        bias = self.mlp.head.bias
-        bias.view(*self.shape, -1).add_(by.reshape(*self.shape[:-1], 1, 1))
+        self.mlp.head.bias.add_(by[..., self.signal].reshape(-1, 1, 1))
+
+    def split(self, values: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+        """What lies by network along ``axis`` < 0, by signal and member: reward [...,1,E,...], costs [...,M,E,...]."""
+        own, each = self.members
+        reward, costs = values.split((own, self.each - own), axis)
+        return reward.unsqueeze(axis - 1), costs.unflatten(axis, ((self.each - own) // each, each))
+
+    def each_signal(self, values: Tensor, axis: int) -> tuple[Tensor, ...]:
+        """What lies by network along ``axis`` < 0, by member for every signal: [...,E,...]."""
+        reward, costs = self.split(values, axis)
+        return (reward.squeeze(axis - 1), *costs.unbind(axis - 1))
 
     def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
         if self.clip:
@@ -58,18 +73,16 @@ class EnsembleNet(nn.Module):
         if self.population > 1:
             if obs.device.type == "cpu" and actions.shape[-2] > 1:
                 # Member by member: the activations of all at once would not stay in the cache.
-                values = [
+                each = [
                     self.mlp.particles(obs[p : p + 1], actions[p : p + 1], slice(p * self.each, (p + 1) * self.each))
                     for p in range(self.population)
                 ]
-                return torch.cat(values).unflatten(0, self.shape)
+                return torch.stack(each)
             obs = obs.repeat_interleave(self.each, dim=0)
             actions = actions.repeat_interleave(self.each, dim=0)
-            return self.mlp.particles(obs, actions).unflatten(0, self.shape)
+            return self.mlp.particles(obs, actions).unflatten(0, (self.population, self.each))
         batch = obs.shape[:-1]
         states, rows = obs.reshape(1, -1, obs.shape[-1]), actions.reshape(1, -1, *actions.shape[-2:])
-        values = self.mlp.particles(states, rows).unflatten(0, self.shape)
-        if len(batch) == 1:
-            return values
-        lead = len(batch) - 1
-        return values.unflatten(2, batch).movedim(tuple(range(2, 2 + lead)), tuple(range(lead)))
+        values = self.mlp.particles(states, rows)
+        # The axis of networks comes before the last of the batch.
+        return values.unflatten(1, batch).movedim(0, len(batch) - 1) if len(batch) > 1 else values

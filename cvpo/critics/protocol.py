@@ -30,8 +30,8 @@ class Critic(Protocol):
     The agent owns the network that :meth:`build` returns, its target copy and its optimiser. A critic may also offer
     ``bootstrap(net, next_obs, actions)``, samples [A,S,B] of the return at the next state (its targets are then
     [A,S,B]); ``residual(net, batch, target)`` [...,S,B] and ``shift(net, by)``, the signed error of its values and what
-    adds ``by`` [...,S] to all of them, for ``level_rate``; and ``ensemble(net, obs, actions)``, what each member says
-    [...,S,E,B,K], for its property tests. One around another that does the learning has that as ``learned_by``.
+    adds ``by`` [...,S] to all of them, for ``level_rate``; and ``ensemble(net, obs, actions)``, what each member says,
+    [...,E,B,K] for every signal, for its property tests. One around another, which learns, has that as ``learned_by``.
     """
 
     def build(

@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from cvpo.critics.aggregate import Aggregate, by_signal, check_aggregation, resolve
+from cvpo.critics.aggregate import Aggregate, by_signal, check_aggregation, mean, resolve
 from cvpo.critics.network import EnsembleNet
 from cvpo.networks import ACTIVATIONS
 from cvpo.types import Batch
@@ -25,7 +25,8 @@ class QuantileCritic:
     ``CVaR_α(Z) = (1/α) ∫_{1−α}^1 F⁻¹(τ) dτ``: the mean of the worst share α = ``cost_level`` of the returns, 1 the mean
     of all. A limit on it bounds bad episodes, not their average; what it is compared with must then be one too:
     ``limit="q"``, or ``"policy"`` with the measure ``critic`` or ``states``. Quantiles may cross; they are sorted where
-    a tail is taken. ``reward`` and ``cost`` aggregate the ``members`` as in ``mlp``; in the targets, each quantile.
+    a tail is taken. ``reward`` and ``cost`` aggregate ``members`` and ``cost_members`` as in ``mlp``; in the targets,
+    each quantile.
 
     Loss: ``Σ_i mean_j |τ_i − 1{u_ij<0}| H(u_ij)/κ`` with u_ij = target_j − z_i and H Huber's loss with threshold κ =
     ``huber``. Errors below κ count squared, which draws quantiles towards expectiles: choose κ small against the spread
@@ -42,6 +43,7 @@ class QuantileCritic:
     reward: str | Aggregate = attrs.field(default="min", validator=check_aggregation)
     cost: str | Aggregate = attrs.field(default="mean", validator=check_aggregation)
     clip_actions: bool = True
+    cost_members: int | None = attrs.field(default=None, validator=number(ge=1, integer=True, optional=True))
     huber: float = attrs.field(default=0.1, validator=number(gt=0))
 
     distributional: ClassVar[bool] = True
@@ -65,46 +67,51 @@ class QuantileCritic:
         """The network of all signals, members and quantiles; see :class:`cvpo.critics.protocol.Critic`."""
         return QuantileNet(self, obs_size, action_size, signals, population, generator)
 
-    def ensemble(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
-        """Mean or CVaR by each member: [...,B,O] and [...,B,K,D] to [...,S,E,B,K]."""
-        z = net(obs, actions)
-        if self.cost_level == 1.0:
-            return z.mean(-1)
-        tail: Tensor = net.tail  # type: ignore[assignment]
-        costs = z[..., 1:, :, :, :, :].sort(-1).values @ tail
-        return torch.cat([z[..., :1, :, :, :, :].mean(-1), costs], dim=-4)
+    def ensemble(self, net: QuantileNet, obs: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
+        """Mean or CVaR by each member, for every signal: [...,B,O] and [...,B,K,D] to [...,E,B,K]."""
+        reward, costs = self._scores(net, obs, actions)
+        return (reward.squeeze(-4), *costs.unbind(-4))
 
-    def evaluate(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
+    def evaluate(self, net: QuantileNet, obs: Tensor, actions: Tensor) -> Tensor:
         """Aggregated Q-values: [...,B,O] and [...,B,K,D] to [...,S,B,K]."""
-        return by_signal(self.ensemble(net, obs, actions), self._reward, self._cost)
+        return by_signal(self._scores(net, obs, actions), self._reward, self._cost)
 
-    def bootstrap(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
+    def bootstrap(self, net: QuantileNet, obs: Tensor, actions: Tensor) -> Tensor:
         """Samples [...,A,S,B] of the return at the next state: A = K·N, the quantiles of every action."""
-        return by_signal(net(obs, actions).flatten(-2), self._reward, self._cost).movedim(-1, -3)
+        quantiles = net.split(net(obs, actions).flatten(-2), -3)
+        return by_signal(quantiles, self._reward, self._cost).movedim(-1, -3)
 
-    def residual(self, net: nn.Module, batch: Batch, target: Tensor) -> Tensor:
+    def residual(self, net: QuantileNet, batch: Batch, target: Tensor) -> Tensor:
         """``mean_a target_as − mean_e mean_i z_sei`` [...,S,B], for ``target`` [...,A,S,B]."""
-        return target.mean(-3) - net(batch.obs, batch.action.unsqueeze(-2)).squeeze(-2).mean(-1).mean(-2)
+        values = net.split(net(batch.obs, batch.action.unsqueeze(-2)).mean(-1), -3)
+        return target.mean(-3) - by_signal(values, mean, mean).squeeze(-1)
 
     def shift(self, net: QuantileNet, by: Tensor) -> None:
         """Add ``by`` [...,S] to all quantiles of each signal."""
         net.shift(by)
 
-    def loss(self, net: nn.Module, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, net: QuantileNet, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
         """The quantile Huber loss against ``target`` [...,A,S,B] (or [...,S,B]), summed over S and E, and the |error of
         the mean| [...,B]."""
         z = net(batch.obs, batch.action.unsqueeze(-2)).squeeze(-2)
-        if target.ndim == z.ndim - 2:
+        if target.ndim == z.ndim - 1:
             target = target.unsqueeze(-3)
-        samples = target.movedim(-3, -1).unsqueeze(-3)
-        levels: Tensor = net.levels  # type: ignore[assignment]
-        losses = quantile_huber(z, samples, levels, self.huber)
-        loss = (losses * batch.weight.unsqueeze(-2).unsqueeze(-2)).mean(-1).sum((-2, -1))
-        return loss, (z.detach().mean(-1) - samples.mean(-1)).abs().mean((-3, -2))
+        samples = target.movedim(-3, -1).index_select(-3, net.signal)
+        losses = quantile_huber(z, samples, net.levels, self.huber)
+        loss = (losses * batch.weight.unsqueeze(-2)).mean(-1).sum(-1)
+        return loss, (z.detach().mean(-1) - samples.mean(-1)).abs().mean(-2)
+
+    def _scores(self, net: QuantileNet, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean or CVaR by each member: the reward's [...,1,E,B,K], the costs' [...,M,E,B,K]."""
+        reward, costs = net.split(net(obs, actions), -4)
+        return reward.mean(-1), costs.mean(-1) if self.cost_level == 1.0 else costs.sort(-1).values @ net.tail
 
 
 class QuantileNet(EnsembleNet):
-    """N quantiles of every signal and member [...,S,E,B,K,N], their ``levels`` and the weights of the ``tail``."""
+    """N quantiles of each of G networks [...,G,B,K,N], their ``levels`` and the weights of the ``tail``."""
+
+    levels: Tensor
+    tail: Tensor
 
     def __init__(
         self,
@@ -119,7 +126,7 @@ class QuantileNet(EnsembleNet):
             obs_size,
             action_size,
             signals,
-            config.members,
+            (config.members, config.cost_members or config.members),
             config.quantiles,
             population,
             hidden=config.hidden,

@@ -55,7 +55,7 @@ def check_pessimism(critic: Any, case: Case) -> None:
     if not hasattr(critic, "ensemble"):
         return
     net, obs, actions = _drawn(critic, case)
-    members = critic.ensemble(net, obs, actions).mean(-3)
+    members = torch.stack([each.mean(-3) for each in critic.ensemble(net, obs, actions)])
     q = critic.evaluate(net, obs, actions)
     room = 1e-5 * (1.0 + members.abs())
     reward = bool((q[0] <= members[0] + room[0]).all())

@@ -24,6 +24,8 @@ def test_every_registered_critic_keeps_the_contract(name: str) -> None:
 def test_so_do_other_choices() -> None:
     check_critic(MLPCritic(hidden=(32,), members=3, reward="mean", cost="ucb:0.5", error="huber", layer_norm=True))
     check_critic(QuantileCritic(hidden=(32,), quantiles=5, cost_level=0.3))
+    check_critic(MLPCritic(hidden=(32,), members=3, cost_members=1))
+    check_critic(QuantileCritic(hidden=(32,), members=1, cost_members=2, quantiles=5, cost_level=0.3))
 
 
 @attrs.frozen
@@ -31,7 +33,7 @@ class LeastCost(MLPCritic):
     """The least of the ensemble for costs too, as in the paper's code."""
 
     def evaluate(self, net, obs, actions):
-        return self.ensemble(net, obs, actions).amin(-3)
+        return torch.stack([each.amin(-3) for each in self.ensemble(net, obs, actions)], -3)
 
 
 @attrs.frozen
@@ -76,8 +78,8 @@ class OneSignal(MLPCritic):
     """The reward's loss alone."""
 
     def loss(self, net, batch, target):
-        values = self.ensemble(net, batch.obs, batch.action.unsqueeze(-2)).squeeze(-1)
-        errors = (values - target.unsqueeze(-2))[0]
+        values = self.ensemble(net, batch.obs, batch.action.unsqueeze(-2))[0].squeeze(-1)
+        errors = values - target[0]
         return (errors.square() * batch.weight).mean(-1).sum(), errors.detach().abs().mean(-2)
 
 

@@ -42,6 +42,32 @@ def test_evaluate_equals_the_members_one_by_one(hidden: tuple[int, ...], layer_n
     assert not torch.allclose(members[:, 0], members[:, 1])  # members differ, so aggregation is seen
 
 
+@pytest.mark.parametrize("population", [1, 2])
+def test_the_reward_and_the_costs_may_have_ensembles_of_different_sizes(population: int):
+    critic = MLPCritic(hidden=(8,), members=3, cost_members=2, reward="mean", cost="max")
+    net = critic.build(OBS, ACT, 3, population, generator=torch.Generator().manual_seed(0))
+    lead = (population,) if population > 1 else ()
+    data = batch()
+    obs, action = (value.expand(*lead, *value.shape) for value in (data.obs, data.action))
+    q = critic.evaluate(net, obs, action.unsqueeze(-2)).squeeze(-1)
+    for p in range(population):
+        own = [single(net, 7 * p + g, data.obs, data.action) for g in range(7)]
+        parts = torch.stack(own[:3]), torch.stack(own[3:5]), torch.stack(own[5:])
+        expected = torch.stack([parts[0].mean(0), parts[1].amax(0), parts[2].amax(0)])
+        torch.testing.assert_close(q[p] if lead else q, expected, rtol=1e-5, atol=1e-6)
+        if not lead:
+            target, means = torch.randn(3, 6), torch.stack([part.mean(0) for part in parts])
+            torch.testing.assert_close(critic.residual(net, data, target), target - means)
+            errors = torch.cat([part - own for part, own in zip(parts, target, strict=True)])
+            loss, td = critic.loss(net, data, target)
+            torch.testing.assert_close(loss, errors.square().mean(-1).sum(), rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(td, errors.detach().abs().mean(0), rtol=1e-5, atol=1e-6)
+            assert [len(each) for each in critic.ensemble(net, obs, action.unsqueeze(-2))] == [3, 2, 2]
+    critic.shift(net, torch.arange(3.0).expand(*lead, 3))
+    shifted = critic.evaluate(net, obs, action.unsqueeze(-2)).squeeze(-1)
+    torch.testing.assert_close(shifted, q + torch.arange(3.0).unsqueeze(-1), rtol=1e-5, atol=1e-5)
+
+
 def test_population_and_leading_dimensions():
     critic = MLPCritic(hidden=(8,))
     net = critic.build(OBS, ACT, 2, population=4, generator=torch.Generator().manual_seed(0))

@@ -63,6 +63,12 @@ def learned(name: str, batch: Batch, updates: int, rate: float, mask_cost: bool 
         return critic.evaluate(target, torch.eye(3), torch.zeros(3, 1, 1)).squeeze(-1)
 
 
+def says(critic: Any, net: Any, batch: Batch) -> torch.Tensor:
+    """Mean Q of the members [S,B]."""
+    members = critic.ensemble(net, batch.obs, batch.action.unsqueeze(1))
+    return torch.stack([each.squeeze(-1).mean(-2) for each in members])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_level_is_there_long_before_the_target_network_brings_it(name: str) -> None:
     """γ = 0.99: the target network needs 10 000 updates for it."""
@@ -88,18 +94,18 @@ def test_the_fixed_point_is_the_same(name: str, mask_cost: bool) -> None:
 @pytest.mark.parametrize("mask_cost", [True, False])
 def test_a_correction_in_the_mean_is_exact_at_rate_1(mask_cost: bool) -> None:
     """Values that are off by a constant are right after one correction."""
-    critic = critics.registry.create("mlp", hidden=(8,), members=3, cost="max")
+    critic = critics.registry.create("mlp", hidden=(8,), members=3, cost_members=2, cost="max")
     batch = chain(0.9, torch.tensor([False, True, False]))
     net, other = (critic.build(3, 1, 2, generator=torch.Generator().manual_seed(0)) for _ in range(2))
     with torch.no_grad():
-        values = critic.ensemble(net, batch.obs, batch.action.unsqueeze(1)).squeeze(-1).mean(-2)
+        values = says(critic, net, batch)
         kept = 0.9 * torch.stack([~batch.terminated, ~batch.terminated | (not mask_cost)]).float()
         off = torch.tensor([[3.0], [-2.0]])
         # If all values were higher by ``off``, so would be y, by γ times it.
         by = correct_level(critic, other, net, batch, values + off * (1.0 - kept), 1.0, mask_cost=mask_cost)
         torch.testing.assert_close(by, off.squeeze(-1))
         for each in (net, other):
-            after = critic.ensemble(each, batch.obs, batch.action.unsqueeze(1)).squeeze(-1).mean(-2)
+            after = says(critic, each, batch)
             torch.testing.assert_close(after, values + off)
 
 
@@ -109,7 +115,7 @@ def test_importance_weights_count() -> None:
     batch = attrs.evolve(batch, weight=(batch.index == 1).float())
     net, other = (critic.build(3, 1, 2, generator=torch.Generator().manual_seed(0)) for _ in range(2))
     with torch.no_grad():
-        values = critic.ensemble(net, batch.obs, batch.action.unsqueeze(1)).squeeze(-1).mean(-2)
+        values = says(critic, net, batch)
         values += torch.where(batch.index == 1, 0.5, 100.0)
         by = correct_level(critic, other, net, batch, values, 0.1, mask_cost=True)
     torch.testing.assert_close(by, torch.full((2,), 0.1 * 0.5 / 0.1))

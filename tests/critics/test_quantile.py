@@ -56,7 +56,7 @@ def test_it_learns_the_quantiles_their_mean_and_their_tail() -> None:
     returns = torch.linspace(0.0, 1.0, 200) ** 4 * 10.0
     critic = QuantileCritic(hidden=(), members=1, quantiles=20, cost_level=0.2, huber=0.02)
     net, q = evaluated(critic, returns)
-    z = net(torch.ones(1, 1), torch.ones(1, 1, 1))[0, 0, 0, 0].detach()  # type: ignore[operator]
+    z = net(torch.ones(1, 1), torch.ones(1, 1, 1))[0, 0, 0].detach()  # type: ignore[operator]
     torch.testing.assert_close(z, torch.quantile(returns, net.levels), rtol=0.05, atol=0.05)  # type: ignore[union-attr]
     assert q[0].item() == pytest.approx(returns.mean().item(), rel=0.03)
     assert q[1].item() == pytest.approx(returns[160:].mean().item(), rel=0.03)
@@ -64,15 +64,15 @@ def test_it_learns_the_quantiles_their_mean_and_their_tail() -> None:
 
 
 def test_samples_of_the_next_return_are_the_quantiles_of_every_action() -> None:
-    critic = QuantileCritic(hidden=(8,), members=3, quantiles=4, reward="min", cost="max")
+    critic = QuantileCritic(hidden=(8,), members=3, cost_members=2, quantiles=4, reward="min", cost="max")
     net = critic.build(3, 2, 3, generator=torch.Generator().manual_seed(0))
     for parameter in net.parameters():
         parameter.data.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     obs, actions = torch.randn(5, 3), torch.rand(5, 2, 2)
-    z = net(obs, actions)  # [S,E,B,K,N]
+    z = net(obs, actions)  # [G,B,K,N]
     samples = critic.bootstrap(net, obs, actions)
     assert samples.shape == (8, 3, 5)
-    pooled = torch.cat([z[:1].amin(1), z[1:].amax(1)])
+    pooled = torch.stack([z[:3].amin(0), z[3:5].amax(0), z[5:].amax(0)])
     torch.testing.assert_close(samples, pooled.flatten(-2).permute(2, 0, 1))
 
 
