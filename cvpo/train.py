@@ -133,6 +133,19 @@ class Loop:
             "obs": self.obs,
         }
 
+    def member_state(self, index: int) -> dict[str, Any]:
+        """What :meth:`state_dict` of the loop of one member alone gives, but for the means; the environments are
+        :class:`~cvpo.envs.Groups`, one for each member."""
+        n = self.agent.num_envs
+        return {
+            "env": self.env.groups[index].state_dict(),
+            "rng": self._rngs[index].bit_generator.state,
+            "others": [],
+            "first_step": self.first_step,
+            "first_update": self.first_update,
+            "obs": None if self.obs is None else self.obs[index * n : (index + 1) * n].copy(),
+        }
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.env.load_state_dict(state["env"])
         for rng, saved in zip(self._rngs, [state["rng"], *state.get("others", [])], strict=True):

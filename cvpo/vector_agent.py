@@ -145,12 +145,12 @@ class VectorAgent:
             seed=agent.seed,
             device=self.device,
         )
-        single.load_state_dict(self._state(index % len(self), replay))
+        single.load_state_dict(self.member_state(index % len(self), replay=replay))
         return single
 
     def state_dict(self, *, replay: bool = True) -> dict[str, Any]:
         """``members``: for each what :meth:`CVPO.state_dict` of a single agent gives."""
-        return {"members": [self._state(index, replay) for index in range(len(self))]}
+        return {"members": [self.member_state(index, replay=replay) for index in range(len(self))]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state of :meth:`state_dict`, or of as many single agents. Raises CheckpointError where there are
@@ -162,7 +162,8 @@ class VectorAgent:
         for agent, own in zip(self.agents, members, strict=True):
             agent.load_state_dict(own, learner=False)
 
-    def _state(self, index: int, replay: bool) -> dict[str, Any]:
+    def member_state(self, index: int, *, replay: bool = True) -> dict[str, Any]:
+        """What :meth:`CVPO.state_dict` of this member alone gives."""
         state = self.agents[index].state_dict(replay=replay)
         return {**state, "learner": split_state(self.learner, self._members[index], index)}
 

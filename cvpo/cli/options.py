@@ -27,6 +27,10 @@ Every part of the agent has a flag that chooses it by name (`cvpo list` shows th
 too), and the chosen component has flags for its own options: `cvpo train --estep slsqp --help`. Defaults are those for
 the task: `cvpo train --task TASK --help`. Keywords of the environment itself are given as --env.KEY VALUE."""
 
+SEEDS_HELP = (
+    "train runs with these seeds together, in one batched update; their folders are seed-SEED in the run folder "
+    "(none: one run, with --seed)"
+)
 CONFIG_HELP = "JSON file with options, such as the config.json of a run; flags come before it"
 #: Flags of their own name: title of the group, the class that holds them and its fields.
 SCALARS: dict[str, tuple[type, list[str]]] = {
@@ -45,8 +49,9 @@ class Choices:
     flags: list[str]
 
 
-def parse(argv: Sequence[str]) -> tuple[dict[str, Any], str | None]:
-    """Flat options of a run, and its folder (None: not given). Exits with usage on stderr where a flag is wrong, and
+def parse(argv: Sequence[str]) -> tuple[dict[str, Any], str | None, tuple[int, ...]]:
+    """Flat options of a run, its folder (None: not given), and the seeds to train together (none: that of the options).
+    Exits with usage on stderr where a flag is wrong, and
     raises ConfigError for a component or an option of it that does not exist."""
     choices = first_pass(argv)
     parts = {family: part_options(family, choices) for family in FAMILIES}
@@ -60,7 +65,7 @@ def parse(argv: Sequence[str]) -> tuple[dict[str, Any], str | None]:
         # What suits a part that nobody chose depends on the action space: it stays open.
         if family in choices.named or family in choices.base or values != defaults:
             options[family] = values
-    return options, parsed.run
+    return options, parsed.run, parsed.seeds
 
 
 def first_pass(argv: Sequence[str]) -> Choices:
@@ -114,6 +119,7 @@ def build_record(choices: Choices, parts: Mapping[str, Mapping[str, Any]]) -> ty
     fields: list[Any] = [
         ("config", option(str | None, CONFIG_HELP), None),
         ("run", option(str | None, "the run folder, new or empty (None: runs/TASK/seed-SEED-TIME)"), None),
+        ("seeds", option(tuple[int, ...], SEEDS_HELP), ()),
     ]
     for family, options in parts.items():
         text = f"{FAMILIES[family].family}: {', '.join(FAMILIES[family].names())}"

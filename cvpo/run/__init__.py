@@ -5,6 +5,7 @@ from cvpo.run.folder import RunFolder
 from cvpo.run.measure import Score
 from cvpo.run.session import Result, resume, train
 from cvpo.run.setting import load_config
+from cvpo.run.together import train_together
 
 __all__ = [
     "Result",
@@ -17,4 +18,5 @@ __all__ = [
     "read_options",
     "resume",
     "train",
+    "train_together",
 ]

@@ -35,6 +35,7 @@ class Recorder:
         self.interval = Interval(agent.config)
         self.scores: tuple[Score, ...] = ()
         self.stopped: int | None = None
+        self._asked: int | None = None
         positions = {"metrics": 0, "evaluations": 0}
         elapsed = 0.0
         if state is not None:
@@ -51,6 +52,8 @@ class Recorder:
     def __call__(self, loop: Loop) -> bool:
         """Write what is due after this step; False ends the run."""
         agent, config = self.agent, self.config
+        # Looked at once: a signal that comes from here on is heeded, with its checkpoint, after the next step.
+        self.stopped = self._asked
         for episode in loop.finished:
             self.interval.add(episode, agent.predicted_cost(episode))
         last = agent.steps >= config.steps
@@ -65,7 +68,7 @@ class Recorder:
 
     def stop(self, signal: int) -> None:
         """End the run after the step under way."""
-        self.stopped = signal
+        self._asked = signal
 
     def final(self) -> tuple[Score, ...]:
         """Scores of the policy at the end, and of random actions on the same episodes."""

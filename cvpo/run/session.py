@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,16 +90,22 @@ def _run(
         recorder = Recorder(config, folder, agent, eval_env, progress, saved)
         stack.callback(recorder.close)
         progress.start(agent.steps, config.steps)
-        with _signals(recorder):
+        with signals(recorder.stop):
             loop.run(config.steps, recorder)
-        scores = recorder.final() if recorder.stopped is None else ()
-        result = Result(
-            folder=folder.path, steps=agent.steps, updates=agent.updates, scores=scores, stopped=recorder.stopped
-        )
-        if scores:
-            plain = {"steps": result.steps, "updates": result.updates, "scores": [each.plain() for each in scores]}
-            folders.write_text(folder.result, json.dumps(plain, indent=2) + "\n")
-        return result
+        return complete(recorder)
+
+
+def complete(recorder: Recorder) -> Result:
+    """How a run ended, written to its folder where it is complete."""
+    folder, agent = recorder.folder, recorder.agent
+    scores = recorder.final() if recorder.stopped is None else ()
+    result = Result(
+        folder=folder.path, steps=agent.steps, updates=agent.updates, scores=scores, stopped=recorder.stopped
+    )
+    if scores:
+        plain = {"steps": result.steps, "updates": result.updates, "scores": [each.plain() for each in scores]}
+        folders.write_text(folder.result, json.dumps(plain, indent=2) + "\n")
+    return result
 
 
 def _restore(folder: RunFolder, config: RunConfig, loop: Loop, progress: Progress) -> Any:
@@ -122,8 +128,8 @@ def _restore(folder: RunFolder, config: RunConfig, loop: Loop, progress: Progres
 
 
 @contextlib.contextmanager
-def _signals(recorder: Recorder) -> Iterator[None]:
-    """SIGINT and SIGTERM end the run after the step under way, with a checkpoint; a second one ends it at once."""
+def signals(stop: Callable[[int], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM end the run by ``stop(number)``, after a step and with a checkpoint; a second one at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -131,7 +137,7 @@ def _signals(recorder: Recorder) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in numbers}
 
     def handle(number: int, frame: Any) -> None:
-        recorder.stop(number)
+        stop(number)
         for each in numbers:
             signal.signal(each, before[each])
 

@@ -26,8 +26,9 @@ def odd(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_flags_the_options_are_the_defaults() -> None:
-    options, folder = parse([])
-    assert folder is None
+    options, folder, seeds = parse([])
+    assert folder is None and seeds == ()
+    assert parse(["--seeds", "0", "5"])[2] == (0, 5)
     config, expected = from_options(options), cvpo.run.configure()
     assert {**config.plain(), **expected.plain()} == config.plain()
     defaults = attrs.fields_dict(AgentConfig)
@@ -85,22 +86,23 @@ def test_flags_come_before_the_file_and_the_file_before_the_preset(tmp_path: Pat
             }
         )
     )
-    options, _ = parse(["--config", str(file), "--gamma", "0.7", "--critic.members", "6", "--env.render_mode", "human"])
+    flags = ["--gamma", "0.7", "--critic.members", "6", "--env.render_mode", "human"]
+    options, _, _ = parse(["--config", str(file), *flags])
     config = from_options(options)
     assert (config.steps, config.agent["gamma"], config.agent["cost_limits"]) == (11, 0.7, (7.0, 8.0))
     assert config.agent["estep"].max_iter == 4
     assert (config.agent["critic"].members, config.agent["critic"].hidden) == (6, (3,))
     assert config.env == {"two_costs": True, "render_mode": "human"}
     # Another component than the file's does not inherit its options.
-    options, _ = parse(["--config", str(file), "--estep", "newton"])
+    options, _, _ = parse(["--config", str(file), "--estep", "newton"])
     assert type(from_options(options).agent["estep"]).__name__ == "Newton"
 
 
 def test_parts_that_depend_on_the_action_space_stay_open() -> None:
     task = ["--task", "Pendulum-v1"]
-    open_options, _ = parse(task)
+    open_options, _, _ = parse(task)
     assert "policy" not in open_options and "mstep" not in open_options
-    named, _ = parse([*task, "--policy", "diagonal"])
+    named, _, _ = parse([*task, "--policy", "diagonal"])
     assert parse([*task, "--policy.hidden", "8"])[0]["policy"] == {**named["policy"], "hidden": (8,)}
 
 

@@ -13,7 +13,7 @@ import pytest
 from cvpo.errors import CheckpointError, ConfigError, RunError
 from cvpo.run import Result, RunFolder, configure, resume, train
 from cvpo.run.recorder import Recorder
-from tests.run.helpers import SMALL, Notes, copy, rows
+from tests.run.helpers import SMALL, Interrupting, Notes, copy, rows
 
 
 def test_a_finished_run_goes_on_to_more_steps(finished: tuple[RunFolder, Result], tmp_path: Path) -> None:
@@ -27,6 +27,12 @@ def test_a_finished_run_goes_on_to_more_steps(finished: tuple[RunFolder, Result]
     assert RunFolder(run).options()["steps"] == 400
     with pytest.raises(RunError, match="has 400 steps already"):
         resume(run, steps=350)
+
+
+def test_a_signal_after_everything_is_written_ends_the_run_with_a_checkpoint_too(tmp_path: Path) -> None:
+    result = train(configure(seed=3, **SMALL), tmp_path / "run", progress=Interrupting(220))
+    assert (result.steps, result.stopped) == (221, signal.SIGTERM)
+    assert RunFolder(tmp_path / "run").checkpoints().newest()[0] == 221
 
 
 def test_a_signal_ends_the_run_with_a_checkpoint(
