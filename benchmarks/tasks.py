@@ -3,12 +3,14 @@
     python -m benchmarks.tasks                                          # the real tasks, seeds 0, 5 and 10
     python -m benchmarks.tasks car-circle half-cheetah --seeds 0 5 --jobs 4
     python -m benchmarks.tasks ablation-circle --variants mean max --steps 100000
+    python -m benchmarks.tasks half-cheetah --together                  # the seeds as one population, on one core
 
-Each run is a process of its own with one thread, ``--jobs`` of them side by side. Its folder is under ``--folder``; a
-folder that exists is resumed or, where it is complete, only read, so that an interrupted benchmark goes on where it
-was. As soon as a run ends, ``benchmarks/results/tasks/<suite>/<variant>-<seed>.jsonl`` holds its configuration,
-versions, wall-clock seconds, final scores and learning curve (:mod:`benchmarks.tasks_rows`); a run that has such a
-file is not run again. ``python -m benchmarks.tasks_report`` makes tables and curves of them.
+Each run is a process of its own with one thread, ``--jobs`` of them side by side; with ``--together`` the seeds of a
+variant share a process (the header's ``together`` says how many), but for those that are resumed. Its folder is under
+``--folder``; a folder that exists is resumed or, where it is complete, only read, so that an interrupted benchmark goes
+on where it was. As soon as a run ends, ``benchmarks/results/tasks/<suite>/<variant>-<seed>.jsonl`` holds its
+configuration, versions, wall-clock seconds, final scores and learning curve (:mod:`benchmarks.tasks_rows`); a run that
+has such a file is not run again. ``python -m benchmarks.tasks_report`` makes tables and curves of them.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -70,26 +72,42 @@ class Run:
         return False
 
 
-def run(each: Run, jobs: int) -> list[dict[str, Any]]:
-    """Train ``each`` to its end, or on to it, and write its rows. Raises TaskError where training fails."""
-    folder = RunFolder(each.folder)
-    if not folder.result.exists():
-        new = [*each.command, "--run", str(each.folder)]
-        arguments = ["resume", str(each.folder)] if folder.config.exists() else new
-        log = each.folder.with_name(f"{each.folder.name}.log")
-        with open(log, "a") as file:
-            done = subprocess.run(
-                [sys.executable, "-m", "cvpo", *arguments],
-                stdout=file,
-                stderr=file,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )
-        if done.returncode:
-            raise TaskError(f"{each.name} ended with status {done.returncode}; {log} says why")
-    named = {"suite": each.suite, "variant": each.variant, "task": SUITES[each.suite].task, "seed": each.seed}
-    rows = rows_of({**named, "command": each.text, "jobs": jobs}, folder)
-    write_run(each.rows, rows)
-    return rows
+def run(runs: Sequence[Run], jobs: int) -> list[dict[str, Any]]:
+    """Train ``runs`` of one variant to their ends, or on to it, and write their rows; the headers. Raises TaskError
+    where training fails."""
+    new = [each for each in runs if not RunFolder(each.folder).config.exists()]
+    if len(new) > 1:
+        at = new[0].command.index("--seed")
+        seeds = ["--seeds", *(str(each.seed) for each in new)]
+        base = str(new[0].folder).removesuffix(f"-{new[0].seed}")
+        _cvpo([*new[0].command[:at], *seeds, *new[0].command[at + 2 :], "--run", base], new[0])
+    headers = []
+    for each in runs:
+        folder = RunFolder(each.folder)
+        if not folder.config.exists():
+            _cvpo([*each.command, "--run", str(each.folder)], each)
+        elif not folder.result.exists():
+            _cvpo(["resume", str(each.folder)], each)
+        named = {"suite": each.suite, "variant": each.variant, "task": SUITES[each.suite].task, "seed": each.seed}
+        together = len(new) if each in new else 1
+        rows = rows_of({**named, "command": each.text, "jobs": jobs, "together": together}, folder)
+        write_run(each.rows, rows)
+        headers.append(rows[0])
+    return headers
+
+
+def _cvpo(arguments: Sequence[str], each: Run) -> None:
+    """The command ``cvpo`` in a process of its own, whose output goes beside the folder of ``each``."""
+    log = each.folder.with_name(f"{each.folder.name}.log")
+    with open(log, "a") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "cvpo", *arguments],
+            stdout=file,
+            stderr=file,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+    if done.returncode:
+        raise TaskError(f"{each.name} ended with status {done.returncode}; {log} says why")
 
 
 def plan(arguments: argparse.Namespace) -> list[Run]:
@@ -117,19 +135,22 @@ def main(argv: Iterable[str] | None = None) -> int:
         each.folder.parent.mkdir(parents=True, exist_ok=True)
         if finished:
             print(f"{each.name}: has its rows already")
-    missing = [each for each, finished in runs.items() if not finished]
+    missing: dict[Any, list[Run]] = {}
+    for each in (each for each, finished in runs.items() if not finished):
+        missing.setdefault((each.suite, each.variant) if arguments.together else each, []).append(each)
     failed, pool = 0, ThreadPoolExecutor(arguments.jobs)
     try:
-        futures = {pool.submit(run, each, arguments.jobs): each for each in missing}
+        futures = [pool.submit(run, group, arguments.jobs) for group in missing.values()]
         for future in as_completed(futures):
             try:
-                header = future.result()[0]
+                headers = future.result()
             except TaskError as error:
                 failed += 1
                 print(error, file=sys.stderr, flush=True)
-            else:
-                score = json.dumps(header["result"]["scores"][0])
-                print(f"{futures[future].name}: {header['seconds']:.0f} s, {score}", flush=True)
+                continue
+            for header in headers:
+                name, score = "{suite} {variant} {seed}".format(**header), json.dumps(header["result"]["scores"][0])
+                print(f"{name}: {header['seconds']:.0f} s, {score}", flush=True)
     except KeyboardInterrupt:
         # The runs under way were told too: they save themselves and end. None of the others starts.
         pool.shutdown(cancel_futures=True)
@@ -148,6 +169,9 @@ def _parse(argv: Iterable[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 5, 10])
     parser.add_argument("--steps", type=int, help="environment steps (default: the suite's own)")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side (default: 2)")
+    parser.add_argument(
+        "--together", action="store_true", help="the seeds of a variant in one process, as a population"
+    )
     parser.add_argument("--folder", type=Path, default=Path("runs/tasks"), help="of the run folders")
     parser.add_argument("--results", type=Path, default=RESULTS, help="of the rows")
     arguments = parser.parse_args(None if argv is None else list(argv))

@@ -33,8 +33,9 @@ INTRODUCTION = """Unmodified tasks, each at its preset but for what a variant sa
 - *Steps to reach* a return: the first at which it is there, by the curve of the mean over seeds, and in brackets by
   each seed; a dash where it never is. Training is in bins of a hundredth of the steps, evaluation is of the mode.
 - *Along the way*: means over seeds of all training episodes, and of all evaluations of the mode, in each fifth.
-- *Running*: wall-clock of a run on one thread, with its evaluations and checkpoints, while as many runs as said, and
-  whatever else the machine did, went on beside it: mean over seeds, and range.
+- *Running*: wall-clock of a process on one thread, with its evaluations and checkpoints, while as many processes as
+  said, and whatever else the machine did, went on beside it: mean over seeds, and range. A process trains one run, or
+  several as a population.
 - *Diagnosis*: means over seeds, over all episodes or updates of the whole run and of its last tenth. Predicted and
   realised: the first cost, discounted, by the critic at the start of episodes and as it came; shares of E-steps by
   status; KL/ε of the E-step; λ, its multiplier of the first cost; KL of the projection's parts over their bounds."""

@@ -124,14 +124,15 @@ def running_table(groups: list[Seeds]) -> str:
         versions = [header["versions"] for header in headers]
         machine = _distinct(f"{version['processor']}, {version['cpus']} cores" for version in versions)
         beside = _distinct(str(header.get("jobs", "not noted")) for header in headers)
+        together = _distinct(str(header.get("together", 1)) for header in headers)
         commits = _distinct(str(version.get("commit"))[:7] for version in versions)
         spread = f"{summary(minutes).mean:.1f}"
         if len(minutes) > 1:
             spread += f" ({min(minutes):.1f} to {max(minutes):.1f})"
-        lines.append([each.label, spread, f"{summary(speed).mean:.0f}", beside, machine, commits])
+        lines.append([each.label, spread, f"{summary(speed).mean:.0f}", beside, together, machine, commits])
         lines[-1].append(f"`{headers[0]['command']}`")
-    heads = ["variant", "minutes", "steps a second", "runs side by side", "machine", "cvpo", "command"]
-    return table(heads, lines)
+    heads = ["variant", "minutes", "steps a second", "processes side by side", "runs in one"]
+    return table([*heads, "machine", "cvpo", "command"], lines)
 
 
 def diagnosis_table(groups: list[Seeds]) -> str:

@@ -28,8 +28,8 @@ too), and the chosen component has flags for its own options: `cvpo train --este
 the task: `cvpo train --task TASK --help`. Keywords of the environment itself are given as --env.KEY VALUE."""
 
 SEEDS_HELP = (
-    "train runs with these seeds together, in one batched update; their folders are seed-SEED in the run folder "
-    "(none: one run, with --seed)"
+    "train runs with these seeds together, in one batched update; their folders are RUN-SEED (none: one run, "
+    "with --seed)"
 )
 CONFIG_HELP = "JSON file with options, such as the config.json of a run; flags come before it"
 #: Flags of their own name: title of the group, the class that holds them and its fields.

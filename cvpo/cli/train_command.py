@@ -30,8 +30,7 @@ def main(argv: list[str]) -> int:
 
 def _together(config: RunConfig, seeds: Sequence[int], folder: str | None) -> int:
     paths = [
-        default_path(attrs.evolve(config, seed=seed)) if folder is None else Path(folder) / f"seed-{seed}"
-        for seed in seeds
+        default_path(attrs.evolve(config, seed=seed)) if folder is None else Path(f"{folder}-{seed}") for seed in seeds
     ]
     with contextlib.ExitStack() as stack:
         for path in paths:

@@ -101,6 +101,16 @@ def test_a_failed_run_is_said_and_leaves_no_rows(
     assert not (tmp_path / "rows").exists() and (tmp_path / "runs" / "tiny" / "ucb-3.log").read_text()
 
 
+def test_seeds_trained_together_have_the_rows_of_runs_alone(done: Path, tmp_path: Path) -> None:
+    assert run(tmp_path, "--together", "--seeds", "3", "4") == 0
+    ours = read_run(tmp_path / "rows" / "tiny" / "ucb-3.jsonl")
+    assert [row["together"] for row in (ours[0], rows_in(done)[0])] == [2, 1]
+    assert (tmp_path / "rows" / "tiny" / "ucb-4.jsonl").exists()
+    assert ours[0]["command"] == rows_in(done)[0]["command"]
+    returns = [[row["train/return"] for row in rows if row["kind"] == "training"] for rows in (ours, rows_in(done))]
+    assert returns[0] == pytest.approx(returns[1], rel=1e-3)
+
+
 def test_bins_are_means_over_episodes_and_over_updates() -> None:
     metrics = [
         {"step": 10, "episodes": 1, "updates": 0, "train/return": 4.0, "time/elapsed": 1.0},

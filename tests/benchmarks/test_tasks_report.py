@@ -86,7 +86,7 @@ def test_three_seeds_one_over_the_limit(tmp_path: Path) -> None:
     # The first fifth: bins 1 and 2 of gains 40, 100, 100.
     assert lines(text, "constrained", "20")[0][2:] == ["120", "9", "210", "9"]
     assert lines(text, "constrained", "whole run")[0][2:5] == ["1.5", "3", "0.75"]
-    assert lines(text, "constrained", "2.0 (2.0 to 2.0)", "1", "2", "a processor, 2 cores", "0123456")
+    assert lines(text, "constrained", "2.0 (2.0 to 2.0)", "1", "2", "1", "a processor, 2 cores", "0123456")
     assert lines(text, "CVPO", "200 000", "235", "6–10")
 
 
