@@ -102,8 +102,8 @@ class Loop:
         steps = self.agent.steps + self.agent.num_envs
         if self.schedule.final_lr < 1.0:
             self.agent.learner.scale_rates(self._rate(steps, until))
-        # Before the first step of all there may be nothing to learn from; what is owed is made up for at the next.
-        for _ in range(self._due(steps) if self.agent.steps > self.first_step else 0):
+        # Before the first step of all there is nothing to learn from; what is owed is made up for at the next.
+        for _ in range(self._due(steps) if len(self._members[0].store) else 0):
             self.means.add(self.agent.update())
 
     @property

@@ -127,6 +127,9 @@ def test_updates_are_made_while_the_environment_takes_a_step(monkeypatch: pytest
     agent.learn(3, env=env, warmup_steps=0, updates_per_step=1)
     # Nothing is stored when the first step is taken: its update is made in the second.
     assert order == ["begin", "finish", "begin", "update", "update", "finish", "begin", "update", "finish"]
+    order.clear()
+    agent.learn(1, env=env, warmup_steps=0, updates_per_step=1)
+    assert order == ["begin", "update", "finish"]
 
 
 def test_learning_rates_fall_over_the_updates_of_a_call_and_start_again_in_the_next():
