@@ -85,7 +85,7 @@ def graded(path: str) -> dict[str, Any]:
 
 def stages(setting: str, threads: int, variant: str, quick: bool) -> dict[str, Any]:
     """Where the time of our update goes; measuring it takes some per cent itself."""
-    with sides(setting, threads, variant) as pair:
+    with sides(setting, threads, variant, alone=True) as pair:
         updates = BLOCK[setting] * (1 if quick else 10)
         pair["ours"].ask("time", updates=updates)
         return {**pair["ours"].ask("stages", updates=updates), "updates": updates}
@@ -93,7 +93,7 @@ def stages(setting: str, threads: int, variant: str, quick: bool) -> dict[str, A
 
 def products(setting: str, threads: int, variant: str, quick: bool) -> dict[str, Any]:
     """The least that Q-values of all particles take on this machine, in float32 and in bfloat16."""
-    with sides(setting, threads, variant) as pair:
+    with sides(setting, threads, variant, alone=True) as pair:
         return pair["ours"].ask("products", repeats=5 if quick else 101)
 
 
@@ -107,7 +107,7 @@ def memory(setting: str, threads: int, variant: str, quick: bool) -> dict[str, A
 
 def growth(setting: str, threads: int, variant: str, quick: bool) -> dict[str, Any]:
     """What 10 000 updates add to the memory of our process, after 1 000 to warm up."""
-    with sides(setting, threads, variant) as pair:
+    with sides(setting, threads, variant, alone=True) as pair:
         found = pair["ours"].ask("growth", updates=100 if quick else 10_000)
     return {"growth_mb": round(found["growth"] / 2**20, 2), **found}
 

@@ -58,9 +58,10 @@ class Side:
 
 
 @contextmanager
-def sides(setting: str, threads: int, variant: str) -> Iterator[dict[str, Side]]:
-    """Both sides, or ours alone where the peer's environment is missing."""
-    names = ("ours", "peer") if PEER.exists() else ("ours",)
+def sides(setting: str, threads: int, variant: str, *, alone: bool = False) -> Iterator[dict[str, Side]]:
+    """Both sides, or ours ``alone``, as where the peer's environment is missing: starting a side takes the processor
+    for seconds."""
+    names = ("ours",) if alone or not PEER.exists() else ("ours", "peer")
     opened = {name: Side(name, setting, threads, variant) for name in names}
     try:
         yield opened
