@@ -102,6 +102,9 @@ class NewestFirstStore:
     def __init__(self, config, spec, generator):
         self.config, self.spec, self.generator, self.rows = config, spec, generator, []
 
+    def __len__(self):
+        return len(self.rows)
+
     def add(self, transition):
         self.rows = (self.rows + [transition])[-self.config.capacity :]
 
