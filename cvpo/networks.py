@@ -92,7 +92,7 @@ class StackedMLP(nn.Module):
         *hidden, (weight, bias) = self._parameters_by_layer()
         alone = len(weight) == 1
         if alone:
-            # Activations in place of a view would cost autograd more than the products of a small network.
+            # An activation in place of a view makes autograd copy the gradient.
             x, weight, bias = x.squeeze(0), weight.squeeze(0), bias.view(-1)
             hidden = [(w.squeeze(0), b.view(-1)) for w, b in hidden]
         for w, b in hidden:

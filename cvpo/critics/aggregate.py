@@ -65,3 +65,9 @@ def by_signal(members: tuple[Tensor, Tensor], reward: Aggregate, cost: Aggregate
     [...,S,B,K]."""
     first, others = members
     return reward(first) if others.shape[-4] == 0 else torch.cat([reward(first), cost(others)], dim=-3)
+
+
+def each_signal(members: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """The members of every signal, [...,E,B,K], of those of the reward [...,1,E,B,K] and of the costs [...,M,E,B,K]."""
+    first, others = members
+    return (first.squeeze(-4), *others.unbind(-4))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cvpo.critics.aggregate import Aggregate, by_signal, check_aggregation, mean, resolve
+from cvpo.critics.aggregate import Aggregate, by_signal, check_aggregation, each_signal, mean, resolve
 from cvpo.critics.network import EnsembleNet
 from cvpo.networks import ACTIVATIONS
 from cvpo.types import Batch
@@ -72,7 +72,7 @@ class MLPCritic:
 
     def ensemble(self, net: EnsembleNet, obs: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
         """What each member says, for every signal: [...,B,O] and [...,B,K,D] to [...,E,B,K]."""
-        return net.each_signal(net(obs, actions).squeeze(-1), -3)
+        return each_signal(net.split(net(obs, actions).squeeze(-1), -3))
 
     def evaluate(self, net: EnsembleNet, obs: Tensor, actions: Tensor) -> Tensor:
         """Aggregated Q-values: [...,B,O] and [...,B,K,D] to [...,S,B,K]."""

@@ -62,11 +62,6 @@ class EnsembleNet(nn.Module):
         reward, costs = values.split((own, self.each - own), axis)
         return reward.unsqueeze(axis - 1), costs.unflatten(axis, ((self.each - own) // each, each))
 
-    def each_signal(self, values: Tensor, axis: int) -> tuple[Tensor, ...]:
-        """What lies by network along ``axis`` < 0, by member for every signal: [...,E,...]."""
-        reward, costs = self.split(values, axis)
-        return (reward.squeeze(axis - 1), *costs.unbind(axis - 1))
-
     def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
         if self.clip:
             actions = actions.clamp(-1.0, 1.0)

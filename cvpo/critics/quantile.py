@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from cvpo.critics.aggregate import Aggregate, by_signal, check_aggregation, mean, resolve
+from cvpo.critics.aggregate import Aggregate, by_signal, check_aggregation, each_signal, mean, resolve
 from cvpo.critics.network import EnsembleNet
 from cvpo.networks import ACTIVATIONS
 from cvpo.types import Batch
@@ -69,8 +69,7 @@ class QuantileCritic:
 
     def ensemble(self, net: QuantileNet, obs: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
         """Mean or CVaR by each member, for every signal: [...,B,O] and [...,B,K,D] to [...,E,B,K]."""
-        reward, costs = self._scores(net, obs, actions)
-        return (reward.squeeze(-4), *costs.unbind(-4))
+        return each_signal(self._scores(net, obs, actions))
 
     def evaluate(self, net: QuantileNet, obs: Tensor, actions: Tensor) -> Tensor:
         """Aggregated Q-values: [...,B,O] and [...,B,K,D] to [...,S,B,K]."""
