@@ -93,6 +93,7 @@ class Learner:
         )
         self._average()
         self.updates += 1
+        metrics["policy/entropy"] = old.entropy().mean(-1)
         return metrics | expected | {f"mstep/{name}": value for name, value in fitted.items()}, td
 
     def scale_rates(self, share: float) -> None:

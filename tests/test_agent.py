@@ -33,6 +33,14 @@ def test_any_number_of_costs_trains_inside_the_trust_region(costs: int, estep: s
     assert sum(name.startswith("estep/lam_") for name in seen[-1]) == costs
 
 
+@pytest.mark.parametrize("policy", ["diagonal", "cholesky"])
+def test_the_entropy_of_a_fresh_policy_is_that_of_its_initial_scale(policy: str):
+    agent, env = line_agent(1, policy={"name": policy, "hidden": (16,), "scale_init": 0.3})
+    cvpo.learn(agent, 60, env, warmup_steps=60, updates_per_step=0.0)
+    expected = torch.distributions.Normal(0.0, 0.3).entropy() * agent.spec.action_size
+    assert float(agent.update()["policy/entropy"]) == pytest.approx(float(expected), abs=0.05)
+
+
 PARTS: list[dict] = [
     {},
     {"fit": "regression", "policy": {"name": "cholesky", "hidden": (16,)}, "buffer": {"name": "nstep", "steps": 3}},
