@@ -23,6 +23,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+import cvpo.learner
 import cvpo.mstep.fit
 from cvpo.agent import CVPO
 
@@ -81,7 +82,7 @@ def stages(agent: CVPO) -> Iterator[Stage]:
         (learner.old_policy, "forward", "particles", target),
         (type(learner), "_expectation", "particles", {}),
         (type(config.estep), "solve", "dual", {}),
-        (type(learner), "_measure_expectation", "metrics", {}),
+        (cvpo.learner, "expectation_metrics", "metrics", {}),
         (type(config.fit), "fit", "fit", {}),
         (cvpo.mstep.fit, "guard", "guard", {}),
         (type(learner), "_average", "averages", {}),

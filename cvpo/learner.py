@@ -10,7 +10,6 @@ import copy
 from typing import Any
 
 import attrs
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,11 +18,11 @@ from cvpo.constraint import Constraint, Constraints
 from cvpo.critics.level import correct_level
 from cvpo.critics.returns import Evaluation
 from cvpo.critics.targets import bootstrap_of
-from cvpo.estep import DualProblem, DualSolution, Status
+from cvpo.estep import DualProblem, DualSolution
+from cvpo.estep.metrics import expectation_metrics
 from cvpo.types import Batch, Spec
 
 NETWORKS = ("policy", "old_policy", "critic", "target_critic")
-_STATUS_METRICS = tuple(f"estep/{status.name.lower()}" for status in Status)
 
 
 class Learner:
@@ -76,7 +75,6 @@ class Learner:
         self._kl_epsilon = config.kl_epsilon if kl_epsilon is None else kl_epsilon
         self._lead = len(population)
         self._each = torch.ones(population, device=device)
-        self._statuses = torch.tensor(list(Status), device=device).reshape(-1, *(1 for _ in population))
 
     def update(
         self, batch: Batch, obs: Tensor, constraint: Constraint | Constraints
@@ -93,7 +91,6 @@ class Learner:
         )
         self._average()
         self.updates += 1
-        metrics["policy/entropy"] = old.entropy().mean(-1)
         return metrics | expected | {f"mstep/{name}": value for name, value in fitted.items()}, td
 
     def scale_rates(self, share: float) -> None:
@@ -147,28 +144,8 @@ class Learner:
         problem = DualProblem(reward, costs, limit, self._kl_epsilon, log_prior)
         solution = config.estep.solve(problem, warm=self.solution if config.warm_start else None)
         self.solution = solution
-        return actions, solution.weights, self._measure_expectation(problem, solution)
-
-    def _measure_expectation(self, problem: DualProblem, solution: DualSolution) -> dict[str, Tensor]:
-        """Metrics of the E-step; ``estep/kl`` is KL/ε."""
-        q, weights = problem.q_reward, solution.weights
-        reference = -np.log(weights.shape[-1]) if problem.log_prior is None else problem.log_prior
-        kl = (torch.xlogy(weights, weights) - weights * reference).sum(-1).mean(-1)
-        metrics = {
-            "estep/eta": solution.eta,
-            "estep/kl": kl / self._kl_epsilon,
-            "estep/iterations": solution.iterations.float(),
-            "estep/violation": solution.violation,
-            "estep/q_range": (q.amax(-1) - q.amin(-1)).mean(-1),
-        }
-        counts = (solution.status == self._statuses).double().unbind()
-        metrics.update(zip(_STATUS_METRICS, counts, strict=True))
-        by_cost = (solution.lam.unbind(-1), problem.q_cost.unbind(-3), problem.cost_limit.unbind(-1))
-        for m, (lam, cost, limit) in enumerate(zip(*by_cost, strict=True)):
-            metrics[f"estep/lam_{m}"] = lam
-            metrics[f"estep/cost_{m}"] = (weights * cost).sum(-1).mean(-1)
-            metrics[f"estep/limit_{m}"] = limit
-        return metrics
+        measured = {f"estep/{name}": value for name, value in expectation_metrics(problem, solution).items()}
+        return actions, solution.weights, measured | {"policy/entropy": old.entropy().mean(-1)}
 
     def _average(self) -> None:
         """Target critics by polyak average; the old policy likewise, or by a copy every ``old_period`` updates."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import signal
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
@@ -14,10 +12,10 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from cvpo.envs.serial import Serial
 from cvpo.envs.source import Source
 from cvpo.envs.spaces import ActionDoor
 from cvpo.envs.vector import Step, VectorEnv, check_actions, split_state
+from cvpo.envs.worker import serve
 from cvpo.errors import ConfigError, CvpoError, WorkerError
 
 # Seconds that workers are given to close their environments before they are killed.
@@ -26,7 +24,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 
 class Workers(VectorEnv):
-    """Environments divided among ``workers`` processes, each a :class:`Serial` of consecutive ones.
+    """Environments divided among ``workers`` processes, each a :class:`~cvpo.envs.serial.Serial` of consecutive ones.
 
     A worker that dies is a WorkerError with the numbers of its environments and its exit code; an error of the
     library arrives as it was raised, any other as a WorkerError with its message and, as a note, its traceback. After
@@ -180,34 +178,3 @@ class Workers(VectorEnv):
         group = self._groups[worker]
         which = f"environment {group[0]}" if len(group) == 1 else f"environments {group[0]} to {group[-1]}"
         return f"worker {worker} ({which})"
-
-
-def serve(pipe: Connection, order: bytes) -> None:
-    """The worker: build the environments, then answer calls until told to stop or the other side is gone."""
-    # Ctrl-C reaches the whole process group; the main process decides what becomes of it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    env: Serial | None = None
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError), pipe:
-        try:
-            sources, cost_keys, seed, first = cloudpickle.loads(order)
-            env = Serial(sources, cost_keys, seed, first)
-            pipe.send(("result", _about(env)))
-            while (message := pipe.recv()) is not None:
-                method, arguments = message
-                value = getattr(env, method)(*arguments)
-                if isinstance(value, Step):
-                    value = (value.obs, value.next_obs, value.reward, value.cost, value.terminated, value.truncated)
-                pipe.send(("result", value))
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            raise
-        except CvpoError as error:
-            pipe.send(("error", error))
-        except Exception as error:  # noqa: BLE001 - whatever an environment raises is reported
-            pipe.send(("error", (f"{type(error).__name__}: {error}", traceback.format_exc())))
-    if env is not None:
-        env.close()
-
-
-def _about(env: Serial) -> dict[str, Any]:
-    names = ("task", "horizon", "observation_space", "action_space", "obs_size")
-    return {name: getattr(env, name) for name in names}
