@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from cvpo.estep import DualProblem
-from cvpo.estep.lanes import Lanes, Many, One
+from cvpo.estep.lanes import Lanes, One
 from cvpo.estep.newton_step import begin, frame, step
 from cvpo.estep.scaling import scale
+from cvpo.estep.stacks import lanes_for
 from cvpo.estep.task import Task, cold_start, main_task
 
 
@@ -53,7 +54,7 @@ def calls(problem: DualProblem) -> tuple[dict[str, Callable[[], Any]], str]:
 
 
 def _iteration(task: Task, start: Tensor) -> Callable[[], Any]:
-    lanes: Lanes = One if len(start) == 1 else Many
+    lanes: Lanes = One if len(start) == 1 else lanes_for(task.q)
     numbers = frame(lanes, task)
     state = begin(lanes, task, numbers, lanes.split(start), 1e-9)
     return lambda: step(lanes, task, numbers, state, 1e-9)

@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import reduce
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cvpo.errors import ProblemError
 from cvpo.estep.answer import Answer, answer_at, assemble
 from cvpo.estep.implicit import attach
-from cvpo.estep.lanes import Many
 from cvpo.estep.problem import DualProblem
 from cvpo.estep.scaling import Scaled, scale
 from cvpo.estep.solution import DualSolution, Status
+from cvpo.estep.stacks import Many, lanes_for
 from cvpo.estep.start import model_start
 from cvpo.estep.task import INFEASIBLE_BELOW, Minimum, Task, cold_start, least_violation_task, main_task, value_at
 
@@ -43,13 +44,15 @@ def solve(
     ``end``: where the main minimisation ended, if that is known already.
     Differentiable where an input requires it: see :mod:`cvpo.estep.implicit`.
     """
-    with torch.no_grad():
-        scaled = scale(problem)
+    # NumPy would warn of infinities and NaN that are looked at afterwards.
+    with torch.no_grad(), np.errstate(all="ignore"):
+        lanes = lanes_for(problem.q_reward) if sync else Many
+        scaled = scale(problem, lanes)
         task = main_task(scaled)
 
         def cold() -> Tensor:
-            limit, least = Many.split(task.limit), task.lower[:, 0]
-            return Many.join(model_start(Many, task.q, task.log_prior, limit, task.epsilon, least), task.q)
+            limit, epsilon, least = (lanes.split(part) for part in (task.limit, task.epsilon, task.lower[:, 0]))
+            return lanes.join(model_start(lanes, task.q, task.log_prior, limit, epsilon, least), task.q)
 
         check_warm(problem, warm)
         if end is None:

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cvpo.estep.lanes import Lanes, Many, Matrix, Number, Vector
+from cvpo.estep.lanes import Lanes, Matrix, Number, Vector
+from cvpo.estep.stacks import Many
 
 CACHED = 2**17
 """Numbers of (Q_r, Q_c) that are worked on at once on a host, 1 MiB: with what is made of them they fit its cache."""

@@ -1,8 +1,9 @@
-"""Arithmetic on small vectors, for one problem in Python numbers and for P problems in tensors.
+"""Arithmetic on small vectors, for one problem in Python numbers and for P problems in arrays or tensors.
 
 An algorithm on (η, λ) handles a few numbers per problem. On a host, for one problem, Python numbers are ten times
-faster than tensors of one element; for a stack, on a device or in a compiled region, only tensors will do. Code that
-writes its vectors as tuples of components, and takes what differs from here, serves both.
+faster than tensors of one element, and for a stack NumPy's arrays several times faster than tensors; on a device or in
+a compiled region only tensors will do (:mod:`cvpo.estep.stacks`). Code that writes its vectors as tuples of components,
+and takes what differs from here, serves all three.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import torch
 from torch import Tensor
 
 Number = Any
-"""A float (or bool), or a tensor [P]."""
+"""A float (or bool), or an array or a tensor [P]."""
 Vector = tuple[Number, ...]
 Matrix = tuple[Vector, ...]
 
 
 class Lanes(Protocol):
-    """What differs between one problem and many: :class:`One` and :class:`Many` themselves, not instances of them."""
+    """What differs between one problem and many: :class:`One` itself and the like, not instances of them."""
 
     def minimum(self, a: Number, b: Number, /) -> Number:
         """The smaller of two numbers."""
@@ -132,68 +133,6 @@ class One:
                 rest -= row[j] * result[free[j]]
             result[free[k]] = rest / row[k] if row[k] > 0 else 0.0
         return tuple(result)
-
-
-class Many:
-    """P problems, in tensors: no host synchronisation but in :meth:`all`."""
-
-    keeps_weights = False
-    minimum = staticmethod(torch.minimum)
-    maximum = staticmethod(torch.maximum)
-    sqrt = staticmethod(torch.sqrt)
-
-    @staticmethod
-    def power_of_two(value: Tensor) -> Tensor:
-        return torch.where(value > 0, torch.exp2(torch.log2(value).round()), 1.0)
-
-    @staticmethod
-    def where(condition: Tensor, yes: Number, no: Number) -> Tensor:
-        return torch.where(condition, yes, no)
-
-    @staticmethod
-    def at_least(value: Tensor, bound: float) -> Tensor:
-        return value.clamp(min=bound)
-
-    @staticmethod
-    def at_most(value: Tensor, bound: float) -> Tensor:
-        return value.clamp(max=bound)
-
-    @staticmethod
-    def choose(condition: Tensor, yes: Any, no: Any) -> Any:
-        if not isinstance(yes, tuple):
-            return None if yes is None else torch.where(condition, yes, no)
-        return tuple(Many.choose(condition, a, b) for a, b in zip(yes, no, strict=True))
-
-    @staticmethod
-    def same(a: Vector, b: Vector) -> bool:
-        return False
-
-    @staticmethod
-    def all(condition: Tensor) -> bool:
-        return bool(condition.all())
-
-    @staticmethod
-    def split(tensor: Tensor) -> Any:
-        return tensor.unbind(1) if tensor.ndim == 2 else tensor
-
-    @staticmethod
-    def join(vector: Vector, like: Tensor) -> Tensor:
-        return torch.stack(vector, dim=1)
-
-    @staticmethod
-    def matrix(rows: Matrix, like: Tensor) -> Tensor:
-        first = torch.stack(rows[0], dim=1).unsqueeze(1)
-        below = torch.tensor(rows[1:], dtype=like.dtype, device=like.device).view(len(rows) - 1, len(rows))
-        return torch.cat([first, below.expand(len(like), -1, -1)], dim=1)
-
-    @staticmethod
-    def solve(matrix: Matrix, right: Vector, pinned: Vector, value: Vector) -> Vector:
-        at = torch.stack(pinned, dim=1)
-        rows = torch.stack([torch.stack(row, dim=1) for row in matrix], dim=1)
-        eye = torch.eye(len(right), dtype=rows.dtype, device=rows.device)
-        system = torch.where(at.unsqueeze(2), eye, rows)
-        goal = torch.where(at, torch.stack(value, dim=1), torch.stack(right, dim=1))
-        return torch.linalg.solve_ex(system, goal)[0].unbind(1)
 
 
 def _dot(a: Vector, b: list[float]) -> float:

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from cvpo.estep import alone, driver
 from cvpo.estep.implicit import attach
-from cvpo.estep.lanes import Lanes, Many, One
+from cvpo.estep.lanes import Lanes, One
 from cvpo.estep.newton_descent import Pace, descend, descend_masked, minimum
 from cvpo.estep.newton_step import Propose, frame, projected_newton
 from cvpo.estep.problem import DualProblem
 from cvpo.estep.solution import DualSolution
+from cvpo.estep.stacks import Many, lanes_for
 from cvpo.estep.task import Minimum, Task
 from cvpo.validators import number
 
@@ -76,7 +77,7 @@ def minimise(
 
     The host looks whether all are done every ``check_every`` steps; one problem alone is followed in Python numbers.
     """
-    lanes: Lanes = One if len(start) == 1 else Many
+    lanes: Lanes = One if len(start) == 1 else lanes_for(task.q)
     pace = Pace(tolerance, max_iter, check_every, propose)
     state = descend(lanes, task, frame(lanes, task), lanes.split(start), lambda: lanes.split(cold()), pace)
     return minimum(lanes, task, state)

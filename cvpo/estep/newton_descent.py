@@ -8,8 +8,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from cvpo.estep.lanes import Lanes, Many, Number, Vector
+from cvpo.estep.lanes import Lanes, Number, Vector
 from cvpo.estep.newton_step import LOST, Data, Frame, Propose, State, begin, projected_newton, step
+from cvpo.estep.stacks import Many
 from cvpo.estep.task import Minimum
 
 

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cvpo.estep.lanes import Lanes, Many, Number, Vector
+from cvpo.estep.lanes import Lanes, Number, Vector
 from cvpo.estep.problem import DualProblem
+from cvpo.estep.stacks import Many
 
 ETA_FLOOR = 1e-8
 """Least η of any solver, in units of R: below it the softmax cannot be resolved in float64."""
@@ -69,25 +70,27 @@ class Scaled(NamedTuple):
         return x[:, 0] * self.unit_reward, x[:, 1:] * (self.unit_reward.unsqueeze(1) / self.unit_cost)
 
 
-def scale(problem: DualProblem) -> Scaled:
-    """The normalised stack, leading dimensions flattened to P. Differentiates through values, not through units."""
-    raw = shifted(problem)
-    numbers = Many.split(raw.numbers)
-    width, rest = numbers[: 1 + problem.costs], numbers[1 + problem.costs :]
-    found = units(Many, problem.costs, (*(part.detach() for part in width), *rest))
-    unit, graded = Many.join(found.unit, raw.q), Many.join(found.graded, raw.q)
-    limit = torch.stack(found.limit, dim=1) if problem.costs else raw.numbers[:, :0]
+def scale(problem: DualProblem, lanes: Lanes = Many) -> Scaled:
+    """The normalised stack, leading dimensions flattened to P.
+
+    Differentiates through values, not through units; with the ``lanes`` of :class:`~cvpo.estep.stacks.Host`, not.
+    """
+    raw, signals = shifted(problem), 1 + problem.costs
+    width, rest = raw.numbers[:, :signals].detach(), raw.numbers[:, signals:]
+    found = units(lanes, problem.costs, (*lanes.split(width), *lanes.split(rest)))
+    numbers = lanes.join((*found.unit, *found.graded, *found.size, found.epsilon, *found.limit), raw.q)
+    unit, graded, size, epsilon, limit = numbers.split_with_sizes((*3 * (signals,), 1, problem.costs), 1)
     return Scaled(
-        q=raw.q.div_(unit.view(*unit.shape, 1, 1)),
+        q=raw.q.div_(unit.reshape(*unit.shape, 1, 1)),
         log_prior=raw.log_prior,
         limit=limit,
-        epsilon=found.epsilon,
+        epsilon=epsilon[:, 0],
         unit_reward=unit[:, 0],
         unit_cost=unit[:, 1:],
         range_reward=graded[:, 0],
         range_cost=graded[:, 1:],
-        size=Many.join(found.size, raw.q),
-        finite=found.finite,
+        size=size,
+        finite=lanes.join((found.finite,), raw.q)[:, 0],
     )
 
 
