@@ -6,7 +6,7 @@
     python -m benchmarks.tasks half-cheetah --together                  # the seeds as one population, on one core
 
 Each run is a process of its own with one thread, ``--jobs`` of them side by side; with ``--together`` the seeds of a
-variant share a process (the header's ``together`` says how many), but for those that are resumed. Its folder is under
+variant share a process (the header's ``together`` says how many), resumed ones too. Its folder is under
 ``--folder``; a folder that exists is resumed or, where it is complete, only read, so that an interrupted benchmark goes
 on where it was. As soon as a run ends, ``benchmarks/results/tasks/<suite>/<variant>-<seed>.jsonl`` holds its
 configuration, versions, wall-clock seconds, final scores and learning curve (:mod:`benchmarks.tasks_rows`); a run that
@@ -76,11 +76,14 @@ def run(runs: Sequence[Run], jobs: int) -> list[dict[str, Any]]:
     """Train ``runs`` of one variant to their ends, or on to it, and write their rows; the headers. Raises TaskError
     where training fails."""
     new = [each for each in runs if not RunFolder(each.folder).config.exists()]
+    halted = [each for each in runs if each not in new and not RunFolder(each.folder).result.exists()]
     if len(new) > 1:
         at = new[0].command.index("--seed")
         seeds = ["--seeds", *(str(each.seed) for each in new)]
         base = str(new[0].folder).removesuffix(f"-{new[0].seed}")
         _cvpo([*new[0].command[:at], *seeds, *new[0].command[at + 2 :], "--run", base], new[0])
+    if len(halted) > 1 and set.intersection(*map(_checkpoints, halted)):
+        _cvpo(["resume", *(str(each.folder) for each in halted)], halted[0])
     headers = []
     for each in runs:
         folder = RunFolder(each.folder)
@@ -89,11 +92,16 @@ def run(runs: Sequence[Run], jobs: int) -> list[dict[str, Any]]:
         elif not folder.result.exists():
             _cvpo(["resume", str(each.folder)], each)
         named = {"suite": each.suite, "variant": each.variant, "task": SUITES[each.suite].task, "seed": each.seed}
-        together = len(new) if each in new else 1
+        together = next((len(group) for group in (new, halted) if each in group), 1)
         rows = rows_of({**named, "command": each.text, "jobs": jobs, "together": together}, folder)
         write_run(each.rows, rows)
         headers.append(rows[0])
     return headers
+
+
+def _checkpoints(run: Run) -> set[int]:
+    """The steps that a run can go on from."""
+    return {step for step, _ in RunFolder(run.folder).checkpoints().files()}
 
 
 def _cvpo(arguments: Sequence[str], each: Run) -> None:

@@ -71,11 +71,15 @@ class CheckpointFolder:
 
     def write(self, step: int, tree: Any) -> Path:
         """Write the checkpoint of ``step``, then remove the oldest beyond ``keep``."""
-        target = self.path / f"step-{step:010d}.safetensors"
+        target = self._of(step)
         write(target, tree)
         for _, old in self.files()[: -self.keep]:
             old.unlink(missing_ok=True)
         return target
+
+    def at(self, step: int) -> Any:
+        """The tree of the checkpoint of ``step``. Raises CheckpointError where it is missing or damaged."""
+        return read(self._of(step))
 
     def files(self) -> list[tuple[int, Path]]:
         """(step, path), oldest first."""
@@ -97,6 +101,9 @@ class CheckpointFolder:
                 if warn is not None:
                     warn(f"{error}; trying the one before it")
         raise CheckpointError(f"there is no checkpoint in {self.path}")
+
+    def _of(self, step: int) -> Path:
+        return self.path / f"step-{step:010d}.safetensors"
 
 
 def _flatten(value: Any, tensors: dict[str, Tensor]) -> Any:

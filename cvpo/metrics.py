@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,6 +39,15 @@ class Means:
 
     def state_dict(self) -> dict[str, Any]:
         return {"names": self._names, "sum": self._sum, "count": self._count}
+
+    def member_state(self, index: int) -> dict[str, Any]:
+        """What :meth:`state_dict` of one member of a population alone gives."""
+        return self.state_dict() | {"sum": None if self._sum is None else self._sum[:, index].clone()}
+
+    def load_member_states(self, states: Sequence[dict[str, Any]]) -> None:
+        """Take over the states of all members of a population, of as many updates each."""
+        first, sums = states[0], [state["sum"] for state in states]
+        self.load_state_dict(first | {"sum": None if first["sum"] is None else torch.stack(sums, dim=1)})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._names, self._sum, self._count = tuple(state["names"]), state["sum"], state["count"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -145,6 +145,16 @@ class Loop:
             "first_update": self.first_update,
             "obs": None if self.obs is None else self.obs[index * n : (index + 1) * n].copy(),
         }
+
+    def load_member_states(self, states: Sequence[dict[str, Any]]) -> None:
+        """Take over what the loops of all members would have alone, means included, at the same step."""
+        for group, rng, own in zip(self.env.groups, self._rngs, states, strict=True):
+            group.load_state_dict(own["env"])
+            rng.bit_generator.state = own["rng"]
+        self.means.load_member_states([own["means"] for own in states])
+        first = states[0]
+        self.first_step, self.first_update = first["first_step"], first["first_update"]
+        self.obs = None if first["obs"] is None else np.concatenate([own["obs"] for own in states])
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.env.load_state_dict(state["env"])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvpo.estep.lanes import Matrix, Number, Vector
+from cvpo.estep.lanes import Lanes, Matrix, Number, Vector
 
 
 class Many:
@@ -80,12 +80,12 @@ class Host:
     """
 
     keeps_weights = False
-    minimum = staticmethod(np.minimum)
-    maximum = staticmethod(np.maximum)
-    sqrt = staticmethod(np.sqrt)
-    at_least = staticmethod(np.maximum)
-    at_most = staticmethod(np.minimum)
-    where = staticmethod(np.where)
+    minimum: Any = staticmethod(np.minimum)
+    maximum: Any = staticmethod(np.maximum)
+    sqrt: Any = staticmethod(np.sqrt)
+    at_least: Any = staticmethod(np.maximum)
+    at_most: Any = staticmethod(np.minimum)
+    where: Any = staticmethod(np.where)
 
     @staticmethod
     def power_of_two(value: np.ndarray) -> np.ndarray:
@@ -124,14 +124,14 @@ class Host:
     @staticmethod
     def solve(matrix: Matrix, right: Vector, pinned: Vector, value: Vector) -> Vector:
         at = np.stack(pinned, axis=1)
-        system = np.stack([entry for row in matrix for entry in row], axis=1).reshape(len(at), len(right), len(right))
-        system = np.where(at[:, :, None], np.eye(len(right)), system)
+        rows = np.stack([entry for row in matrix for entry in row], axis=1)
+        system = np.where(at[:, :, None], np.eye(len(right)), rows.reshape(len(at), len(right), len(right)))
         goal = np.where(at, np.stack(value, axis=1), np.stack(right, axis=1))
         # NumPy's own raises where one of the matrices is singular.
         found = torch.linalg.solve_ex(torch.from_numpy(system), torch.from_numpy(goal))[0]
         return tuple(found.numpy().T)
 
 
-def lanes_for(tensor: Tensor) -> type[Host] | type[Many]:
+def lanes_for(tensor: Tensor) -> Lanes:
     """What a stack that lies where ``tensor`` does is worked on in, if the host may look at it."""
     return Host if tensor.device.type == "cpu" else Many

@@ -5,7 +5,7 @@ from cvpo.run.folder import RunFolder
 from cvpo.run.measure import Score
 from cvpo.run.session import Result, resume, train
 from cvpo.run.setting import load_config
-from cvpo.run.together import train_together
+from cvpo.run.together import resume_together, train_together
 
 __all__ = [
     "Result",
@@ -17,6 +17,7 @@ __all__ = [
     "load_config",
     "read_options",
     "resume",
+    "resume_together",
     "train",
     "train_together",
 ]

@@ -64,11 +64,7 @@ def resume(folder: str | os.PathLike[str], *, steps: int | None = None, progress
     is no run folder or is in use, CheckpointError where it has checkpoints and none of them is whole.
     """
     made = RunFolder(Path(folder))
-    config = load_config(made)
-    if steps is not None:
-        config = attrs.evolve(config, steps=steps)
-    for change in folders.changed_versions(made):
-        warnings.warn(f"the run may not continue bit for bit: {change}", stacklevel=2)
+    config = reopen(made, steps)
     with setting(config) as (env, eval_env):
         loop = Loop(build(config, env), env, config.schedule)
         return _run(config, made, loop, eval_env, progress or Silent(), resume=True)
@@ -83,16 +79,30 @@ def _run(
         stack.callback(progress.stop)
         progress.note(f"run folder {folder.path}")
         saved = _restore(folder, config, loop, progress) if resume else None
-        if config.steps < agent.steps:
-            raise RunError(f"run {folder.path} has {agent.steps} steps already; allowed: --steps {agent.steps} or more")
-        if resume and config.steps != folder.options().get("steps"):
-            folders.write_text(folder.config, to_json({**folder.options(), "steps": config.steps}))
+        if resume:
+            prolong(folder, config.steps, agent.steps)
         recorder = Recorder(config, folder, agent, eval_env, progress, saved)
         stack.callback(recorder.close)
         progress.start(agent.steps, config.steps)
         with signals(recorder.stop):
             loop.run(config.steps, recorder)
         return complete(recorder)
+
+
+def reopen(folder: RunFolder, steps: int | None) -> RunConfig:
+    """The configuration to go on with, to ``steps`` if given; a warning for each version that has changed."""
+    config = load_config(folder)
+    for change in folders.changed_versions(folder):
+        warnings.warn(f"the run may not continue bit for bit: {change}", stacklevel=3)
+    return config if steps is None else attrs.evolve(config, steps=steps)
+
+
+def prolong(folder: RunFolder, steps: int, done: int) -> None:
+    """Let the run's configuration say ``steps``. Raises RunError where more are ``done``."""
+    if steps < done:
+        raise RunError(f"run {folder.path} has {done} steps already; allowed: --steps {done} or more")
+    if steps != folder.options().get("steps"):
+        folders.write_text(folder.config, to_json({**folder.options(), "steps": steps}))
 
 
 def complete(recorder: Recorder) -> Result:
@@ -115,10 +125,17 @@ def _restore(folder: RunFolder, config: RunConfig, loop: Loop, progress: Progres
         progress.note(f"{folder.path} has no checkpoint yet; starting again")
         return None
     step, tree = checkpoints.newest(warn=progress.note)
-    try:
+    with fitting(folder, step):
         loop.agent.load_state_dict(tree["agent"])
         loop.load_state_dict(tree["loop"])
         return tree["recorder"]
+
+
+@contextlib.contextmanager
+def fitting(folder: RunFolder, step: int) -> Iterator[None]:
+    """Whatever a state that does not fit makes go wrong is a CheckpointError that names the checkpoint."""
+    try:
+        yield
     except CvpoError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

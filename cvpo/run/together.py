@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from cvpo.envs import Groups
-from cvpo.errors import ConfigError
+from cvpo.errors import CheckpointError, ConfigError
 from cvpo.progress import Progress, Silent
 from cvpo.run import folder as folders
 from cvpo.run.config import RunConfig
-from cvpo.run.folder import Lock
+from cvpo.run.folder import Lock, RunFolder
+from cvpo.run.members import Spoken, views_of
 from cvpo.run.recorder import Recorder
-from cvpo.run.session import Result, complete, signals
+from cvpo.run.session import Result, complete, fitting, prolong, reopen, signals
 from cvpo.run.setting import build, resolved, setting
 from cvpo.train import Loop
 from cvpo.vector_agent import VectorAgent
@@ -37,27 +39,74 @@ def train_together(
     configs = [attrs.evolve(config, seed=seed) for seed in seeds]
     for path in paths:
         folders.check_new(path)
-    progress = progress or Silent()
+    with _population(configs) as (loop, eval_envs):
+        made = [
+            folders.create(path, resolved(each, agent).plain())
+            for each, agent, path in zip(configs, loop.agent.agents, paths, strict=True)
+        ]
+        return _run(configs, made, loop, eval_envs, progress or Silent(), resume=False)
+
+
+def resume_together(
+    paths: Sequence[str | os.PathLike[str]], *, steps: int | None = None, progress: Progress | None = None
+) -> tuple[Result, ...]:
+    """Go on with the runs in ``paths`` as one population, from the newest checkpoint that all of them have.
+
+    They come out as if :func:`train_together` had never been stopped, bit for bit, under the conditions of
+    :func:`cvpo.run.resume`, and raises what that raises; ConfigError where they differ in more than their seed.
+    """
+    made = [RunFolder(Path(path)) for path in paths]
+    configs = [reopen(folder, steps) for folder in made]
+    for folder, config in zip(made[1:], configs[1:], strict=True):
+        for field in attrs.fields(RunConfig):
+            ours, theirs = (getattr(each, field.name) for each in (configs[0], config))
+            if field.name != "seed" and ours != theirs:
+                raise ConfigError(
+                    f"{field.name} is {ours!r} in {made[0].path} and {theirs!r} in {folder.path}; allowed in a "
+                    "population: one for all, but for the seed"
+                )
+    with _population(configs) as (loop, eval_envs):
+        return _run(configs, made, loop, eval_envs, progress or Silent(), resume=True)
+
+
+@contextlib.contextmanager
+def _population(configs: Sequence[RunConfig]) -> Iterator[tuple[Loop, tuple[Any, ...]]]:
+    """The loop of one agent for each of ``configs``, and the environments to evaluate them in."""
     with contextlib.ExitStack() as stack:
         envs, eval_envs = zip(*(stack.enter_context(setting(each)) for each in configs), strict=True)
         agents = [build(each, env) for each, env in zip(configs, envs, strict=True)]
-        loop = Loop(VectorAgent(agents), Groups(envs), config.schedule)
-        made = [
-            folders.create(path, resolved(each, agent).plain())
-            for each, agent, path in zip(configs, agents, paths, strict=True)
-        ]
+        yield Loop(VectorAgent(agents), Groups(envs), configs[0].schedule), eval_envs
+
+
+def _run(
+    configs: Sequence[RunConfig],
+    made: Sequence[RunFolder],
+    loop: Loop,
+    eval_envs: Sequence[Any],
+    progress: Progress,
+    *,
+    resume: bool,
+) -> tuple[Result, ...]:
+    steps = configs[0].steps
+    with contextlib.ExitStack() as stack:
         for folder in made:
             stack.callback(Lock(folder).close)
             progress.note(f"run folder {folder.path}")
         stack.callback(progress.stop)
+        saved = _restore(configs, made, loop, progress) if resume else [None] * len(made)
+        if resume:
+            for folder in made:
+                prolong(folder, steps, loop.agent.steps)
         views = views_of(loop)
         recorders = [
-            Recorder(each, folder, view.agent, eval_env, Spoken(progress, each.seed, index == 0))
-            for index, (each, folder, view, eval_env) in enumerate(zip(configs, made, views, eval_envs, strict=True))
+            Recorder(each, folder, view.agent, eval_env, Spoken(progress, each.seed, index == 0), state)
+            for index, (each, folder, view, eval_env, state) in enumerate(
+                zip(configs, made, views, eval_envs, saved, strict=True)
+            )
         ]
         for recorder in recorders:
             stack.callback(recorder.close)
-        progress.start(0, config.steps)
+        progress.start(loop.agent.steps, steps)
         asked: list[int] = []
 
         def record(_: Loop) -> bool:
@@ -68,90 +117,27 @@ def train_together(
             return all([recorder(view) for recorder, view in zip(recorders, views, strict=True)])
 
         with signals(asked.append):
-            loop.run(config.steps, record)
+            loop.run(steps, record)
         return tuple(complete(each) for each in recorders)
 
 
-class Member:
-    """A member of a population as its recorder sees an agent: acting and statistics are its own, its state is a copy
-    out of the stack."""
-
-    def __init__(self, population: VectorAgent, index: int) -> None:
-        self._population, self._index = population, index
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._population.agents[self._index], name)
-
-    @property
-    def updates(self) -> int:
-        return self._population.updates
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._population.member_state(self._index)
-
-
-class View:
-    """The loop of a population as the recorder of one member sees it."""
-
-    def __init__(self, loop: Loop, index: int, means: MemberMeans) -> None:
-        self._loop, self._index, self.means = loop, index, means
-        self.agent: Any = Member(loop.agent, index)
-
-    @property
-    def finished(self) -> list[Any]:
-        """The episodes of this member that the last step ended."""
-        return self._loop.finished[self._index]
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the loop of this member alone would have: see :meth:`cvpo.train.Loop.state_dict`."""
-        return self._loop.member_state(self._index) | {"means": self.means.state_dict()}
-
-
-class MemberMeans:
-    """One member's part of the means that a population shares: who takes first takes for all."""
-
-    def __init__(self, shared: Any, index: int, taken: dict[int, dict[str, Any]], count: int) -> None:
-        self._shared, self._index, self._taken, self._count = shared, index, taken, count
-
-    def take(self) -> dict[str, Any]:
-        """The means of this member since its last call."""
-        if self._index not in self._taken:
-            values = self._shared.take()
-            self._taken.update({p: {name: each[p] for name, each in values.items()} for p in range(self._count)})
-        return self._taken.pop(self._index)
-
-    def state_dict(self) -> dict[str, Any]:
-        """That of the means of this member alone."""
-        state = self._shared.state_dict()
-        return state | {"sum": None if state["sum"] is None else state["sum"][:, self._index].clone()}
-
-
-class Spoken:
-    """What one run of several tells: its notes with its seed; ``leads`` also moves the progress."""
-
-    def __init__(self, progress: Progress, seed: int, leads: bool) -> None:
-        self._progress, self._seed, self._leads = progress, seed, leads
-
-    def start(self, step: int, total: int) -> None:
-        """The population has started it."""
-
-    def figures(self, returned: float | None, costs: Sequence[float | None], limits: Sequence[float]) -> None:
-        if self._leads:
-            self._progress.figures(returned, costs, limits)
-
-    def step(self, step: int) -> None:
-        if self._leads:
-            self._progress.step(step)
-
-    def note(self, text: str) -> None:
-        self._progress.note(f"seed {self._seed}: {text}")
-
-    def stop(self) -> None:
-        """The population stops it."""
-
-
-def views_of(loop: Loop) -> list[Any]:
-    """The loop of a population, by member."""
-    count = len(loop.agent)
-    taken: dict[int, dict[str, Any]] = {}
-    return [View(loop, index, MemberMeans(loop.means, index, taken, count)) for index in range(count)]
+def _restore(configs: Sequence[RunConfig], made: Sequence[RunFolder], loop: Loop, progress: Progress) -> list[Any]:
+    """Bring the loop to the newest checkpoint that is whole in every folder; the recorders' parts of it, or None of
+    each where none was written yet."""
+    checkpoints = [folder.checkpoints(each.keep_checkpoints) for folder, each in zip(made, configs, strict=True)]
+    steps = [[step for step, _ in each.files()] for each in checkpoints]
+    if not any(steps):
+        progress.note("no run has a checkpoint yet; starting again")
+        return [None] * len(made)
+    for step in sorted(set.intersection(*map(set, steps)), reverse=True):
+        try:
+            trees = [each.at(step) for each in checkpoints]
+        except CheckpointError as error:
+            progress.note(f"{error}; trying the one before it")
+            continue
+        with fitting(made[0], step):
+            loop.agent.load_state_dict({"members": [tree["agent"] for tree in trees]})
+            loop.load_member_states([tree["loop"] for tree in trees])
+            return [tree["recorder"] for tree in trees]
+    found = ", ".join(f"{folder.path}: {own}" for folder, own in zip(made, steps, strict=True))
+    raise CheckpointError(f"no step has a whole checkpoint in every run ({found}); resume them one by one")

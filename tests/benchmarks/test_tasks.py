@@ -111,6 +111,21 @@ def test_seeds_trained_together_have_the_rows_of_runs_alone(done: Path, tmp_path
     assert returns[0] == pytest.approx(returns[1], rel=1e-3)
 
 
+def test_seeds_that_were_interrupted_together_go_on_together(tmp_path: Path) -> None:
+    assert run(tmp_path, "--together", "--seeds", "3", "4") == 0
+    before = [read_run(tmp_path / "rows" / "tiny" / f"ucb-{seed}.jsonl") for seed in (3, 4)]
+    for seed in (3, 4):
+        folder = tmp_path / "runs" / "tiny" / f"ucb-{seed}"
+        (folder / "result.json").unlink()
+        max((folder / "checkpoints").iterdir()).unlink()
+        (tmp_path / "rows" / "tiny" / f"ucb-{seed}.jsonl").unlink()
+    assert run(tmp_path, "--together", "--seeds", "3", "4") == 0
+    for seed, rows in zip((3, 4), before, strict=True):
+        again = read_run(tmp_path / "rows" / "tiny" / f"ucb-{seed}.jsonl")
+        assert again[0]["together"] == 2
+        assert [timeless(row) for row in again[1:]] == [timeless(row) for row in rows[1:]]
+
+
 def test_bins_are_means_over_episodes_and_over_updates() -> None:
     metrics = [
         {"step": 10, "episodes": 1, "updates": 0, "train/return": 4.0, "time/elapsed": 1.0},

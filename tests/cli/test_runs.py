@@ -31,6 +31,15 @@ def test_a_discrete_task_finds_its_parts(tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "run").options()["policy"]["name"] == "categorical"
 
 
+def test_runs_of_several_seeds_go_on_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [str(tmp_path / f"run-{seed}") for seed in (0, 1)]
+    assert main(["train", "--run", str(tmp_path / "run"), *SMALL, "--seeds", "0", "1"]) == 0
+    assert main(["resume", *runs, "--steps", "350"]) == 0
+    said = capsys.readouterr().err
+    assert "seed 0: step 350: evaluation" in said and "seed 1: step 350: evaluation" in said
+    assert main(["resume"]) == 2 and "there is no run folder" in capsys.readouterr().err
+
+
 def test_resume_goes_on(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--run", str(tmp_path / "run"), *SMALL]) == 0
     assert main(["resume", str(tmp_path / "run"), "--steps", "350"]) == 0

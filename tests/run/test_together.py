@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from cvpo.errors import ConfigError, RunError
-from cvpo.run import RunFolder, configure, resume, train, train_together
-from tests.run.helpers import SMALL, Interrupting, rows
+from cvpo.errors import CheckpointError, ConfigError, RunError
+from cvpo.run import RunFolder, configure, resume, resume_together, train, train_together
+from tests.run.helpers import SMALL, Interrupting, Notes, rows
 
 SEEDS = (3, 4)
 OPTIONS: dict[str, Any] = {**SMALL, "steps": 400, "checkpoint_every": 150}
@@ -35,6 +38,14 @@ def close(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> bool:
     )
 
 
+def backup(together: list[RunFolder], tmp_path: Path) -> list[Path]:
+    """Copies of the folders."""
+    paths = [tmp_path / str(seed) for seed in SEEDS]
+    for folder, path in zip(together, paths, strict=True):
+        shutil.copytree(folder.path, path)
+    return paths
+
+
 @pytest.mark.parametrize("index", [0, 1])
 def test_each_folder_is_that_of_a_run_alone(together: list[RunFolder], index: int, tmp_path: Path) -> None:
     alone = RunFolder(tmp_path / "alone")
@@ -48,9 +59,75 @@ def test_each_folder_is_that_of_a_run_alone(together: list[RunFolder], index: in
 def test_each_goes_on_alone(together: list[RunFolder], tmp_path: Path) -> None:
     alone = RunFolder(tmp_path / "alone")
     train(configure(seed=SEEDS[1], **{**OPTIONS, "steps": 500}), alone.path)
-    resume(together[1].path, steps=500)
-    ours, theirs = rows(together[1].metrics), rows(alone.metrics)
+    path = backup(together, tmp_path)[1]
+    resume(path, steps=500)
+    ours, theirs = rows(RunFolder(path).metrics), rows(alone.metrics)
     assert ours[-1]["step"] == 500 and close(ours[-1:], theirs[-1:])
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_all_go_on_together_bit_for_bit(together: list[RunFolder], tmp_path: Path, damaged: bool) -> None:
+    """From the newest checkpoint that is whole in every folder, to what they would have been without a stop."""
+    paths = backup(together, tmp_path)
+    for index, path in enumerate(paths):
+        files = RunFolder(path).checkpoints().files()
+        assert [step for step, _ in files] == [150, 300, 400]
+        files[2][1].unlink()
+        if damaged and index:
+            files[1][1].write_bytes(files[1][1].read_bytes()[:-9])
+        RunFolder(path).result.unlink()
+    notes = Notes()
+    results = resume_together(paths, progress=notes)
+    assert any("trying the one before it" in note for note in notes.said) == damaged
+    assert [(each.steps, each.updates, each.stopped) for each in results] == [(400, 20, None)] * 2
+    for folder, path in zip(together, paths, strict=True):
+        again = RunFolder(path)
+        assert rows(again.metrics) == rows(folder.metrics) and rows(again.evaluations) == rows(folder.evaluations)
+        assert json.loads(again.result.read_text()) == json.loads(folder.result.read_text())
+        # The whole state: networks, moments, replay, generators, the episodes under way.
+        assert files_equal(again, folder)
+
+
+def files_equal(ours: RunFolder, theirs: RunFolder) -> bool:
+    """Whether the newest checkpoints agree bit for bit, but for what the clock said."""
+    (step, tree), (other, expected) = ours.checkpoints().newest(), theirs.checkpoints().newest()
+    return step == other and all(same(tree[part], expected[part]) for part in ("agent", "loop"))
+
+
+def same(ours: Any, theirs: Any) -> bool:
+    """Equality of nested records of tensors and arrays."""
+    if isinstance(ours, dict):
+        return ours.keys() == theirs.keys() and all(same(ours[name], theirs[name]) for name in ours)
+    if isinstance(ours, (list, tuple)):
+        return len(ours) == len(theirs) and all(map(same, ours, theirs))
+    if isinstance(ours, torch.Tensor):
+        return torch.equal(ours, theirs)
+    return bool(np.array_equal(ours, theirs, equal_nan=np.asarray(ours).dtype.kind == "f"))
+
+
+def test_runs_that_cannot_go_on_together_are_told_so(together: list[RunFolder], tmp_path: Path) -> None:
+    paths = backup(together, tmp_path)
+    for step, file in RunFolder(paths[0]).checkpoints().files() + RunFolder(paths[1]).checkpoints().files():
+        if (step == 400) == (file.parent.parent == paths[0]):
+            file.unlink()
+    with pytest.raises(CheckpointError, match=r"3: \[150, 300\].*4: \[400\].*one by one"):
+        resume_together(paths)
+    config = json.loads(RunFolder(paths[1]).config.read_text())
+    RunFolder(paths[1]).config.write_text(json.dumps(config | {"log_every": 50}))
+    with pytest.raises(ConfigError, match="log_every is 100 in .*3 and 50 in .*4; allowed"):
+        resume_together(paths)
+    with pytest.raises(RunError, match="has 400 steps already; allowed: --steps 400 or more"):
+        resume_together([folder.path for folder in together], steps=300)
+
+
+def test_without_checkpoints_all_start_again(together: list[RunFolder], tmp_path: Path) -> None:
+    paths = backup(together, tmp_path)
+    for path in paths:
+        for _, file in RunFolder(path).checkpoints().files():
+            file.unlink()
+    resume_together(paths)
+    for folder, path in zip(together, paths, strict=True):
+        assert rows(RunFolder(path).metrics) == rows(folder.metrics)
 
 
 def test_a_signal_ends_all_of_them_with_checkpoints(tmp_path: Path) -> None:
