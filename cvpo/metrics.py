@@ -21,10 +21,13 @@ class Means:
         self._count = 0
 
     def add(self, metrics: dict[str, Tensor]) -> None:
-        """Add one update's metrics; the names are those of the first call."""
-        values = torch.stack([metrics[name].to(torch.float64) for name in (self._names or metrics)])
+        """Add one update's metrics; under other names than before, the means start anew."""
+        if metrics.keys() != set(self._names):
+            # After a checkpoint of a version that had others: what it had of this interval cannot be gone on with.
+            self._names, self._sum, self._count = tuple(metrics), None, 0
+        values = torch.stack([metrics[name].to(torch.float64) for name in self._names])
         if self._sum is None:
-            self._names, self._sum = tuple(metrics), values
+            self._sum = values
         else:
             self._sum.add_(values)
         self._count += 1
