@@ -22,6 +22,7 @@ from cvpo.errors import ConfigError, EnvError
 from cvpo.learner import Learner
 from cvpo.statistics import Episode
 from cvpo.types import Batch, Spec, Transition
+from cvpo.validators import device_of
 
 
 class CVPO:
@@ -46,6 +47,9 @@ class CVPO:
         device: str | torch.device = "cpu",
         env: Any = None,
     ) -> None:
+        for name, value, least in (("num_envs", num_envs, 1), ("seed", seed, 0)):
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+                raise ConfigError(f"{name} is {value!r}; allowed: an integer >= {least}")
         self.config = config
         self.observation_space, self.action_space = observation_space, action_space
         self.door = ActionDoor(action_space)
@@ -61,7 +65,7 @@ class CVPO:
                 f"M-step {type(config.mstep).__name__} is for {' or '.join(kinds)} policies, the action space "
                 f"{action_space} needs a {kind} one; allowed: a projection whose kinds include {kind!r}"
             )
-        self.num_envs, self.seed, self.device, self.env = num_envs, seed, torch.device(device), env
+        self.num_envs, self.seed, self.device, self.env = int(num_envs), int(seed), device_of(device), env
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.spec = Spec(flat_size(observation_space), self.door.size, config.signals, config.gamma)
 
@@ -80,7 +84,10 @@ class CVPO:
     def act(self, obs: Any, deterministic: bool = False, generator: torch.Generator | None = None) -> Tensor:
         """Actions [N,D] of the policy's own scale for observations [N,O]; :attr:`door` turns them into the
         environment's. ``deterministic`` takes the mode instead of a sample, drawn with ``generator`` or the agent's."""
-        pi = self.policy(self._normalised(torch.as_tensor(obs, dtype=torch.float32, device=self.device)))
+        obs = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
+        if obs.ndim != 2 or obs.shape[-1] != self.spec.obs_size:
+            raise ConfigError(f"obs has shape {list(obs.shape)}; allowed: [N, {self.spec.obs_size}]")
+        pi = self.policy(self._normalised(obs))
         return pi.mode if deterministic else pi.sample(1, generator or self.generator).squeeze(-2)
 
     @torch.no_grad()
@@ -92,14 +99,18 @@ class CVPO:
     def predict(self, obs: Any, deterministic: bool = True) -> tuple[Any, None]:
         """The environment's action for one observation or a batch of them, and None, as Stable-Baselines3 returns."""
         flat, single = flatten(self.observation_space, obs)
+        if not np.isfinite(flat).all():
+            raise EnvError(f"the observation has non-finite values: {obs!r}; allowed: finite values")
         actions = self.door.to_env(self.act(flat, deterministic).cpu().numpy())
         return (actions[0] if single else actions), None
 
     def observe(self, transition: Transition, *, cut: bool = False) -> list[Episode]:
-        """Store one step of all environments; the episodes that it finished. Raises EnvError on non-finite values.
+        """Store one step of all environments; the episodes that it finished. Raises EnvError for shapes that are not
+        theirs, and for values that are not finite.
 
         ``cut`` says that the stream of steps ends here although the episodes do not: n-step windows must not go on.
         """
+        transition.check(self.spec, self.num_envs)
         for name in ("obs", "action", "signals", "next_obs"):
             if not np.isfinite(getattr(transition, name).sum().item()):
                 raise EnvError(f"transition.{name} has a non-finite value at step {self.steps}; allowed: finite values")
@@ -120,6 +131,8 @@ class CVPO:
 
     def update(self) -> dict[str, Tensor]:
         """One round of CVPO on a replayed batch; metrics as 0-d tensors, left on the device."""
+        if not len(self.store):
+            raise ConfigError("the buffer is empty; allowed: update() after at least one observe(), or after learn()")
         batch, states = self.draw()
         metrics, td = self.learner.update(batch, states, self.constraint)
         self.store.reprioritise(batch.index, td)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -28,6 +28,19 @@ FAMILIES: dict[str, Registry] = {
     "limit": critics.limits,
     "limit_schedule": critics.schedules,
     "states": buffers.states,
+}
+#: What an instance of each part can do at least: the methods of its protocol.
+METHODS: dict[str, tuple[str, ...]] = {
+    "estep": ("solve",),
+    "mstep": ("project", "kl", "objective"),
+    "fit": ("build", "fit"),
+    "policy": ("build",),
+    "critic": ("build", "evaluate", "loss"),
+    "returns": ("targets",),
+    "buffer": ("build",),
+    "limit": ("threshold",),
+    "limit_schedule": ("limits",),
+    "states": ("build",),
 }
 DEFAULTS: dict[str, str] = {
     "estep": "newton",
@@ -88,6 +101,13 @@ def make_agent(
         states=states,
     )
     parts = {name: FAMILIES[name].resolve(spec) for name, spec in given.items()}
+    for name, part in parts.items():
+        missing = [method for method in METHODS[name] if not callable(getattr(part, method, None))]
+        if missing:
+            raise ConfigError(
+                f"{name} is {part!r}, which has no {' and no '.join(missing)}; allowed: a name "
+                f"({', '.join(FAMILIES[name].names())}), 'module:Class', or an instance of such a class"
+            )
     known = [field.name for field in attrs.fields(AgentConfig)]
     for option in options:
         if option not in known:
@@ -136,6 +156,14 @@ def make_vector_agent(
 
 def _nested(values: Sequence[Any]) -> bool:
     return any(isinstance(value, Sequence) for value in values)
+
+
+def check_safe(options: Mapping[str, Any]) -> None:
+    """Raises ConfigError where ``options`` from a file would make what is no component: see
+    :meth:`Registry.check_safe`."""
+    for name, registry in FAMILIES.items():
+        if options.get(name) is not None:
+            registry.check_safe(options[name])
 
 
 def describe(config: AgentConfig) -> dict[str, Any]:

@@ -5,16 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
+import numpy as np
 
 from cvpo.critics.level import check_level
 from cvpo.critics.limits import LIMIT_KINDS
 from cvpo.errors import ConfigError
-from cvpo.validators import number, one_of
+from cvpo.validators import flag, number, one_of
 
 
 def _limits(value: Any) -> tuple[float, ...]:
-    values = (value,) if isinstance(value, (int, float)) else tuple(value)
-    return tuple(float(limit) for limit in values)
+    """A number, or a sequence or one-dimensional array of them."""
+    allowed = "a finite number >= 0, or a sequence of them, one for each cost"
+    found = np.empty(0) if isinstance(value, (str, bytes, bool, set, frozenset, dict, type(None))) else value
+    try:
+        numbers = np.asarray(found)
+        if found is not value or numbers.dtype.kind not in "iuf" and numbers.size or numbers.ndim > 1:
+            raise ConfigError(f"cost_limits is {value!r}; allowed: {allowed}")
+    except (TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"cost_limits is {value!r}; allowed: {allowed}") from error
+    return tuple(map(float, numbers.reshape(-1)))
 
 
 def _check_limits(instance: Any, attribute: attrs.Attribute[Any], value: tuple[float, ...]) -> None:
@@ -64,8 +75,8 @@ class AgentConfig:
     gamma: float = attrs.field(default=0.99, validator=number(gt=0, lt=1))
     aim: float = attrs.field(default=1.0, validator=number(gt=0, le=1))
     horizon: int | None = attrs.field(default=None, validator=number(ge=1, integer=True, optional=True))
-    horizon_terminates: bool = False
-    adaptive_horizon: bool = True
+    horizon_terminates: bool = attrs.field(default=False, validator=flag)
+    adaptive_horizon: bool = attrs.field(default=True, validator=flag)
     measure_episodes: int = attrs.field(default=5, validator=number(ge=1, integer=True))
     measure_steps: int = attrs.field(default=1_000, validator=number(ge=1, integer=True))
 
@@ -74,7 +85,7 @@ class AgentConfig:
     particles: int = attrs.field(default=16, validator=number(ge=1, integer=True))
     kl_epsilon: float = attrs.field(default=0.1, validator=number(gt=0))
     estep_critic: str = attrs.field(default="target", validator=one_of(("target", "online")))
-    warm_start: bool = True
+    warm_start: bool = attrs.field(default=True, validator=flag)
 
     old_policy: str = attrs.field(default="polyak", validator=one_of(("polyak", "copy")))
     old_tau: float = attrs.field(default=0.05, validator=number(gt=0, le=1))
@@ -84,9 +95,9 @@ class AgentConfig:
     target_tau: float = attrs.field(default=0.01, validator=number(gt=0, le=1))
     target_policy: str = attrs.field(default="old", validator=one_of(("old", "online")))
     target_particles: int = attrs.field(default=1, validator=number(ge=1, integer=True))
-    mask_cost: bool = True
+    mask_cost: bool = attrs.field(default=True, validator=flag)
     level_rate: float = attrs.field(default=0.0, validator=number(ge=0, lt=1))
-    normalise_obs: bool = False
+    normalise_obs: bool = attrs.field(default=False, validator=flag)
 
     def __attrs_post_init__(self) -> None:
         if self.cost_limits and self.limit_kind == "episode" and self.horizon is None:

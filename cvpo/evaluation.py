@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from cvpo.agent import CVPO
+from cvpo.envs import VectorEnv, as_vector
 from cvpo.errors import ConfigError
 
 
@@ -52,7 +53,8 @@ def evaluate(
     seed: int = 0,
     gamma: float | None = None,
 ) -> Evaluation:
-    """Mean episode sums of ``agent`` on the vector environment ``env``; ``agent=None`` takes uniformly random actions.
+    """Mean episode sums of ``agent`` on ``env``, a Gymnasium environment or what :func:`cvpo.envs.make` returns;
+    ``agent=None`` takes uniformly random actions.
 
     Every environment plays the same number of episodes (rounded up; surplus is dropped in order of environment), so
     that short episodes are not counted more often than long ones. The agent's own random generator is not used.
@@ -60,6 +62,9 @@ def evaluate(
     below 0.
     """
     check_episodes(episodes, seed)
+    if not isinstance(env, VectorEnv):
+        known = {} if agent is None else {"costs": len(agent.config.cost_limits), "horizon": agent.config.horizon}
+        env = as_vector(env, seed=seed, **known)
     if gamma is None:
         gamma = 1.0 if agent is None else agent.config.gamma
     rng = np.random.default_rng([seed, 2])

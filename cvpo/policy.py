@@ -13,7 +13,7 @@ from cvpo.distributions import Categorical, Gaussian
 from cvpo.errors import ConfigError
 from cvpo.networks import ACTIVATIONS, StackedMLP
 from cvpo.registry import Registry
-from cvpo.validators import number, one_of, sizes
+from cvpo.validators import flag, number, one_of, sizes
 
 registry = Registry(
     "policy",
@@ -36,9 +36,9 @@ class GaussianPolicy:
 
     hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=tuple, validator=sizes)
     activation: str = attrs.field(default="relu", validator=one_of(ACTIVATIONS))
-    layer_norm: bool = False
+    layer_norm: bool = attrs.field(default=False, validator=flag)
     mean: str = attrs.field(default="tanh", validator=one_of(("tanh", "free")))
-    state_dependent: bool = True
+    state_dependent: bool = attrs.field(default=True, validator=flag)
     scale_min: float = attrs.field(default=0.02, validator=number(gt=0))
     scale_max: float = attrs.field(default=1.0, validator=number(gt=0))
     scale_init: float = attrs.field(default=0.5, validator=number(gt=0))
@@ -138,7 +138,7 @@ class CategoricalPolicy:
 
     hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=tuple, validator=sizes)
     activation: str = attrs.field(default="relu", validator=one_of(ACTIVATIONS))
-    layer_norm: bool = False
+    layer_norm: bool = attrs.field(default=False, validator=flag)
 
     summary: ClassVar[str] = "categorical over discrete actions; the E-step is exact"
     discrete: ClassVar[bool] = True

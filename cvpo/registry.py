@@ -14,13 +14,17 @@ from cvpo.errors import ConfigError, CvpoError, suggest
 
 T = TypeVar("T")
 
+INSIDE = "class"
+"""The key by which a component that is an option of another is known in plain values."""
+
 
 class Registry:
     """Components of one family by name.
 
     ``builtin`` maps names to ``"module:Class"``, imported on first use, so that ``import cvpo`` stays light. Packages
     add theirs through the entry-point group (``group``), scripts through :meth:`register`. A component is a frozen
-    attrs class whose fields are its hyper-parameters, with a class attribute ``summary``, one line for ``cvpo list``.
+    attrs class whose fields are its hyper-parameters (numbers, strings, tuples and dicts of them, and further such
+    instances), with a class attribute ``summary``, one line for ``cvpo list``.
 
     Wherever a name is taken, ``"my_package.my_module:MyClass"`` is taken too: a resumed run finds a user's own class
     again without an entry point.
@@ -77,7 +81,7 @@ class Registry:
             if fields is not None and option not in fields:
                 raise ConfigError(f"{self.family} {name!r} has no option {option!r}; {suggest(option, fields)}")
         try:
-            return cls(**options)
+            return cls(**{option: self._made(value) for option, value in options.items()})
         except CvpoError:
             raise
         except (TypeError, ValueError) as error:
@@ -98,14 +102,28 @@ class Registry:
         return spec
 
     def describe(self, component: Any) -> dict[str, Any]:
-        """``{"name": ..., **fields}`` of an instance; :meth:`resolve` gives back an equal one."""
+        """``{"name": ..., **fields}`` of an instance; :meth:`resolve` gives back an equal one.
+
+        Raises ConfigError where its options cannot be told: it has some, and is no attrs class.
+        """
         cls = type(component)
-        name = path = f"{cls.__module__}:{cls.__qualname__}"
+        name = path = path_of(cls)
+        if not attrs.has(cls) and getattr(component, "__dict__", None):
+            raise ConfigError(
+                f"{self.family} {path} is no attrs class, so that its options {sorted(vars(component))} cannot be "
+                "written down; allowed: a class with @attrs.frozen"
+            )
         for known, target in self._targets.items():
             if target is cls or path == (target.value if isinstance(target, EntryPoint) else target):
                 name = known
-        fields = attrs.fields(cls) if attrs.has(cls) else ()
-        return {"name": name, **{field.alias: getattr(component, field.name) for field in fields if field.init}}
+        return {"name": name, **_options(component)}
+
+    def check_safe(self, spec: Any) -> None:
+        """Raises ConfigError where a name or dict from a file would make anything but registered components and attrs
+        classes: making an attrs class stores values, anything else may run whatever the file says."""
+        name = spec.get("name") if isinstance(spec, dict) else spec
+        if isinstance(name, str) and name not in self._known():
+            _attrs_class(self.family, self.get(name), name)
 
     def summary(self, name: str) -> str:
         """One line that says what the component is."""
@@ -113,13 +131,16 @@ class Registry:
         return getattr(cls, "summary", None) or (cls.__doc__ or "").strip().split("\n", 1)[0]
 
     def _load(self, path: str) -> type:
-        module, _, attribute = path.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            if isinstance(error, CvpoError):
-                raise
-            raise ConfigError(f"{self.family} {path!r} cannot be imported: {error}") from error
+        return imported(self.family, path)
+
+    def _made(self, value: Any) -> Any:
+        """An option, with what :func:`_plain` made of the components in it made anew."""
+        if isinstance(value, dict) and value.keys() == {INSIDE, "options"}:
+            cls = _attrs_class(self.family, imported(self.family, value[INSIDE]), value[INSIDE])
+            return cls(**{name: self._made(option) for name, option in value["options"].items()})
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._made(item) for item in value)
+        return value
 
     def _known(self) -> dict[str, Any]:
         if not self._scanned:
@@ -142,3 +163,39 @@ class Registry:
             message = f"{self.family} plug-in {entry.name!r} ({entry.value}) does not load: {error!r}"
             warnings.warn(message, stacklevel=4)
             raise ConfigError(message) from error
+
+
+def path_of(cls: type) -> str:
+    """``"module:Class"``, by which a class is found again."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def imported(family: str, path: str) -> Any:
+    """What ``"module:name"`` names. Raises ConfigError where there is no such thing."""
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        if isinstance(error, CvpoError):
+            raise
+        raise ConfigError(f"{family} {path!r} cannot be imported: {error}") from error
+
+
+def _attrs_class(family: str, found: Any, path: str) -> Any:
+    if not (isinstance(found, type) and attrs.has(found)):
+        raise ConfigError(f"{family} {path!r} from a file is no attrs class; allowed: registered names, attrs classes")
+    return found
+
+
+def _options(component: Any) -> dict[str, Any]:
+    """The fields of an attrs instance by the names that its class takes, in plain values."""
+    fields = attrs.fields(type(component)) if attrs.has(type(component)) else ()
+    return {field.alias: _plain(getattr(component, field.name)) for field in fields if field.init}
+
+
+def _plain(value: Any) -> Any:
+    if attrs.has(type(value)):
+        return {INSIDE: path_of(type(value)), "options": _options(value)}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_plain, value))
+    return value

@@ -10,7 +10,7 @@ from gymnasium import Space, spaces
 
 from cvpo import checkpoint
 from cvpo.agent import CVPO
-from cvpo.assembly import describe, make_agent
+from cvpo.assembly import check_safe, describe, make_agent
 from cvpo.errors import CheckpointError
 
 
@@ -32,6 +32,7 @@ def load(path: str | os.PathLike[str], *, env: Any = None, device: str = "cpu") 
     tree = checkpoint.read(path)
     if "config" not in tree or "state" not in tree:
         raise CheckpointError(f"{path} holds no agent: found {sorted(tree)}; allowed: a file that CVPO.save wrote")
+    check_safe(tree["config"])
     agent = make_agent(
         _space(tree["observation_space"]),
         _space(tree["action_space"]),

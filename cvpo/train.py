@@ -175,6 +175,8 @@ def learn(agent: Any, total_steps: int, env: Any, *, callback: Callback | None =
     A :class:`~cvpo.VectorAgent` of P members with n environments each takes ``total_steps`` with every member, on an
     ``env`` of P·n environments, or on P of n: then every member sees the episodes that it would see alone.
     """
+    if isinstance(total_steps, bool) or not isinstance(total_steps, (int, np.integer)) or total_steps < 0:
+        raise ConfigError(f"total_steps is {total_steps!r}; allowed: an integer >= 0")
     if env is None:
         raise ConfigError("there is no environment to learn on; pass env=... to learn or to make_agent")
     config, seed = agent.config, _members(agent)[0].seed

@@ -7,6 +7,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from cvpo.errors import EnvError
+
 
 @attrs.frozen
 class Spec:
@@ -34,6 +36,29 @@ class Transition:
     terminated: Tensor
     truncated: Tensor
     log_prob: Tensor | None = None
+
+    def check(self, spec: Spec, num_envs: int) -> None:
+        """Raises EnvError for a shape that is not that of ``num_envs`` steps: nothing is broadcast, so that a signal
+        that is missing is never taken from another."""
+        shapes = {
+            "obs": (num_envs, spec.obs_size),
+            "action": (num_envs, spec.action_size),
+            "signals": (spec.signals, num_envs),
+            "next_obs": (num_envs, spec.obs_size),
+            "terminated": (num_envs,),
+            "truncated": (num_envs,),
+            "log_prob": (num_envs,),
+        }
+        for name, shape in shapes.items():
+            value = getattr(self, name)
+            if value is None and name == "log_prob":
+                continue
+            if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+                found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+                raise EnvError(f"transition.{name} is {found}; allowed: a tensor of shape {list(shape)}")
+        for name in ("terminated", "truncated"):
+            if getattr(self, name).dtype != torch.bool:
+                raise EnvError(f"transition.{name} is {getattr(self, name).dtype}; allowed: torch.bool")
 
     def to(self, device: torch.device) -> Transition:
         """The same step with its tensors on ``device``."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
+import torch
 
 from cvpo.errors import ConfigError, suggest
 
@@ -38,7 +39,7 @@ def number(
         kind = int if integer else (int, float)
         good = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
         if not (good and gt < value < lt and ge <= value <= le):
-            raise ConfigError(f"{type(instance).__name__}.{attribute.name} is {value!r}; allowed: {allowed}")
+            raise ConfigError(f"{type(instance).__name__}.{attribute.alias} is {value!r}; allowed: {allowed}")
 
     return check
 
@@ -49,14 +50,28 @@ def one_of(allowed: Iterable[str]) -> Validator:
 
     def check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         if value not in names:
-            raise ConfigError(f"{type(instance).__name__}.{attribute.name} is {value!r}; {suggest(str(value), names)}")
+            raise ConfigError(f"{type(instance).__name__}.{attribute.alias} is {value!r}; {suggest(str(value), names)}")
 
     return check
+
+
+def device_of(value: Any) -> torch.device:
+    """The device ``value`` names. Raises ConfigError where torch knows none of that name."""
+    try:
+        return torch.device(value)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"device is {value!r}; allowed: a device of torch, such as 'cpu' or 'cuda'") from error
+
+
+def flag(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Validator for True or False, and nothing that only counts as one: the text "no" would be true."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{type(instance).__name__}.{attribute.alias} is {value!r}; allowed: True, False")
 
 
 def sizes(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     """Validator for a tuple of positive layer widths; empty means a linear model."""
     if not all(isinstance(width, int) and width > 0 for width in value):
         raise ConfigError(
-            f"{type(instance).__name__}.{attribute.name} is {value!r}; allowed: a tuple of positive integers"
+            f"{type(instance).__name__}.{attribute.alias} is {value!r}; allowed: a tuple of positive integers"
         )

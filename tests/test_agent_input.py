@@ -25,6 +25,17 @@ BOX = gymnasium.spaces.Box(-1.0, 1.0, (3,))
         (dict(cost_limits=-1.0, horizon=9), ConfigError, r"cost_limits has -1.0; allowed: finite numbers >= 0"),
         (dict(cost_limits=float("nan"), horizon=9), ConfigError, "cost_limits has nan"),
         (dict(cost_limits=1.0), ConfigError, "horizon is None; an episode cost limit needs"),
+        (dict(cost_limits="25"), ConfigError, "cost_limits is '25'; allowed: a finite number >= 0, or a sequence"),
+        (dict(cost_limits={"cost": 25.0}), ConfigError, "cost_limits is {'cost': 25.0}; allowed"),
+        (dict(cost_limits=None), ConfigError, "cost_limits is None; allowed"),
+        (dict(cost_limits=True), ConfigError, "cost_limits is True; allowed"),
+        (dict(cost_limits=[[25.0]]), ConfigError, r"cost_limits is \[\[25.0\]\]; allowed"),
+        (dict(num_envs=0), ConfigError, "num_envs is 0; allowed: an integer >= 1"),
+        (dict(seed=-1), ConfigError, "seed is -1; allowed: an integer >= 0"),
+        (dict(device="foo"), ConfigError, "device is 'foo'; allowed: a device of torch"),
+        (dict(mask_cost="no"), ConfigError, "AgentConfig.mask_cost is 'no'; allowed: True, False"),
+        (dict(estep=3), ConfigError, "estep is 3, which has no solve; allowed: a name"),
+        (dict(mstep={"name": "full", "kl": -1.0}), ConfigError, "Full.kl is -1.0; allowed"),
         (dict(gamma=1.0), ConfigError, r"AgentConfig.gamma is 1.0; allowed: a finite number > 0 and < 1"),
         (dict(limit_kind="epsiode"), ConfigError, "did you mean 'episode'"),
         (dict(policy="categorical"), ConfigError, "does not fit the action space"),
@@ -86,3 +97,71 @@ def test_a_damaged_file_is_a_clear_error(tmp_path):
         cvpo.load(path)
     with pytest.raises(CheckpointError, match="cannot be read"):
         cvpo.load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    "limits", [np.float32(5.0), np.int64(5), np.array(5.0), torch.tensor(5.0), [5], np.array([5.0])]
+)
+def test_a_limit_may_be_any_number(limits):
+    agent, _ = line_agent(1, cost_limits=limits)
+    assert agent.config.cost_limits == (5.0,)
+
+
+STEP = dict(
+    obs=torch.zeros(1, 3),
+    action=torch.zeros(1, 2),
+    signals=torch.zeros(2, 1),
+    next_obs=torch.zeros(1, 3),
+    terminated=torch.tensor([False]),
+    truncated=torch.tensor([False]),
+)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (
+            {"signals": torch.tensor([[7.0]])},
+            r"transition.signals is shape \[1, 1\]; allowed: a tensor of shape \[2, 1\]",
+        ),
+        ({"obs": torch.zeros(1, 1)}, r"transition.obs is shape \[1, 1\]"),
+        ({"action": np.zeros((1, 2))}, "transition.action is a ndarray; allowed: a tensor"),
+        ({"terminated": torch.zeros(1)}, "transition.terminated is torch.float32; allowed: torch.bool"),
+        ({"truncated": torch.tensor(False)}, r"transition.truncated is shape \[\]"),
+    ],
+)
+def test_a_step_of_another_shape_is_an_error_and_never_broadcast(wrong, message):
+    agent, _ = line_agent(1)
+    with pytest.raises(EnvError, match=message):
+        agent.observe(cvpo.Transition(**{**STEP, **wrong}))
+    assert not len(agent.store)
+    with pytest.raises(ConfigError, match="the buffer is empty"):
+        agent.update()
+    agent.observe(cvpo.Transition(**STEP))
+    assert len(agent.store) == 1
+
+
+def test_stores_do_not_broadcast_either():
+    agent, _ = line_agent(1)
+    with pytest.raises(ConfigError, match=r"signals to be stored has shape \[1, 1\]; allowed: \[1, 2\]"):
+        agent.store.add(cvpo.Transition(**{**STEP, "signals": torch.zeros(1, 1)}))
+
+
+def test_observations_that_cannot_be_acted_on_are_named():
+    agent, _ = line_agent(1)
+    with pytest.raises(EnvError, match="non-finite"):
+        agent.predict(np.array([0.0, np.nan, 0.0], np.float32))
+    with pytest.raises(ConfigError, match=r"obs has shape \[2, 5\]; allowed: \[N, 3\]"):
+        agent.act(np.zeros((2, 5), np.float32))
+
+
+def test_evaluation_takes_a_plain_environment():
+    agent, _ = line_agent(1)
+    assert cvpo.evaluate(agent, Line(), 2).returns.shape == (2,)
+
+
+@pytest.mark.parametrize("steps", [-1, 1.5, True])
+def test_learning_takes_a_number_of_steps(steps):
+    agent, env = line_agent(1)
+    with pytest.raises(ConfigError, match="total_steps is .*; allowed: an integer >= 0"):
+        agent.learn(steps, env=env)

@@ -11,7 +11,7 @@ from torch import Tensor
 from cvpo.buffers.ring import STORAGE, Fields
 from cvpo.buffers.uniform import UniformStore
 from cvpo.types import Batch, Spec, Transition, Window
-from cvpo.validators import number, one_of
+from cvpo.validators import flag, number, one_of
 
 
 @attrs.frozen
@@ -25,7 +25,7 @@ class NStepBuffer:
     """
 
     steps: int = attrs.field(default=3, validator=number(ge=1, integer=True))
-    windows: bool = False
+    windows: bool = attrs.field(default=False, validator=flag)
     capacity: int = attrs.field(default=1_000_000, validator=number(ge=1, integer=True))
     storage: str = attrs.field(default="device", validator=one_of(STORAGE))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,8 +13,9 @@ from cvpo.buffers.nstep import NStepStore
 from cvpo.buffers.ring import STORAGE
 from cvpo.buffers.sumtree import SumTree
 from cvpo.buffers.uniform import UniformStore
+from cvpo.errors import ConfigError
 from cvpo.types import Batch, Spec, Transition
-from cvpo.validators import number, one_of
+from cvpo.validators import flag, number, one_of
 
 
 @attrs.frozen
@@ -32,7 +34,7 @@ class PrioritizedBuffer:
     beta: float = attrs.field(default=1.0, validator=number(ge=0, le=1))
     floor: float = attrs.field(default=1e-3, validator=number(gt=0))
     steps: int = attrs.field(default=1, validator=number(ge=1, integer=True))
-    windows: bool = False
+    windows: bool = attrs.field(default=False, validator=flag)
     capacity: int = attrs.field(default=1_000_000, validator=number(ge=1, integer=True))
     storage: str = attrs.field(default="device", validator=one_of(STORAGE))
 
@@ -91,7 +93,12 @@ class PrioritizedStore:
         return attrs.evolve(batch, weight=weight)
 
     def reprioritise(self, index: Tensor, td: Tensor) -> None:
-        priority = (td.detach().double() + self.config.floor).pow(self.config.alpha)
+        priority = (td.detach().double().abs() + self.config.floor).pow(self.config.alpha)
+        if priority.device.type != "cpu":
+            # A look would wait for the update: what is not finite is as urgent as anything so far.
+            priority = torch.where(torch.isfinite(priority), priority, self.largest)
+        elif not np.isfinite(priority.sum().item()):
+            raise ConfigError(f"TD errors are {td.tolist()}; allowed: finite numbers")
         self.tree.write(index, priority)
         self.largest = torch.maximum(self.largest, priority.amax())
 

@@ -37,7 +37,7 @@ class Ring:
         if self.rows < 1:
             raise ConfigError(f"capacity is {capacity}; allowed: at least one transition for each of {num_envs} envs")
         self.num_envs = num_envs
-        self.device = device
+        self.device = device = torch.device(device)
         self.head = 0
         self.filled = 0
         self._scalars = [name for name, shape in fields.items() if not shape]
@@ -55,9 +55,13 @@ class Ring:
         return self.filled * self.num_envs
 
     def add(self, **values: Tensor) -> None:
-        """Write one row [N,...] of every field."""
+        """Write one row [N,...] of every field. Raises ConfigError for other shapes: nothing is broadcast."""
         for name, tensor in self.data.items():
-            tensor[self.head].copy_(values[name])
+            row = tensor[self.head]
+            if row.shape != values[name].shape:
+                found, allowed = list(values[name].shape), list(row.shape)
+                raise ConfigError(f"{name} to be stored has shape {found}; allowed: {allowed}")
+            row.copy_(values[name])
         self.head = (self.head + 1) % self.rows
         self.filled = min(self.filled + 1, self.rows)
 

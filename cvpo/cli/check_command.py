@@ -37,6 +37,8 @@ def _check(
     # Imported late: the property tests bring hypothesis with them.
     from cvpo.testing import run_checks
 
+    if examples is not None and examples < 1:
+        raise ConfigError(f"examples is {examples}; allowed: an integer >= 1")
     made = FAMILIES[family].create(component, **keywords)
     for check in run_checks(family, made, **({} if examples is None else {"examples": examples})):
         if check.error is not None:

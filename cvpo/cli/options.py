@@ -107,6 +107,8 @@ def part_options(family: str, choices: Choices) -> dict[str, Any]:
     if name != given["name"]:
         given = {"name": name}
     cls = registry.get(name)
+    if not attrs.has(cls):
+        raise ConfigError(f"{registry.family} {name!r} is no attrs class; allowed: a class with @attrs.frozen")
     required = [field for field in attrs.fields(cls) if field.init and field.default is attrs.NOTHING]
     if all(field.alias in given for field in required):
         return {**registry.describe(registry.resolve(given)), "name": name}

@@ -13,7 +13,7 @@ from cvpo.critics.aggregate import Aggregate, by_signal, check_aggregation, each
 from cvpo.critics.network import EnsembleNet
 from cvpo.networks import ACTIVATIONS
 from cvpo.types import Batch
-from cvpo.validators import number, one_of, sizes
+from cvpo.validators import flag, number, one_of, sizes
 
 
 @attrs.frozen
@@ -29,10 +29,10 @@ class MLPCritic:
     hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=tuple, validator=sizes)
     members: int = attrs.field(default=2, validator=number(ge=1, integer=True))
     activation: str = attrs.field(default="relu", validator=one_of(ACTIVATIONS))
-    layer_norm: bool = False
+    layer_norm: bool = attrs.field(default=False, validator=flag)
     reward: str | Aggregate = attrs.field(default="min", validator=check_aggregation)
     cost: str | Aggregate = attrs.field(default="mean", validator=check_aggregation)
-    clip_actions: bool = True
+    clip_actions: bool = attrs.field(default=True, validator=flag)
     cost_members: int | None = attrs.field(default=None, validator=number(ge=1, integer=True, optional=True))
     error: str = attrs.field(default="mse", validator=one_of(("mse", "huber")))
 

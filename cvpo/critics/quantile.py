@@ -15,7 +15,7 @@ from cvpo.critics.aggregate import Aggregate, by_signal, check_aggregation, each
 from cvpo.critics.network import EnsembleNet
 from cvpo.networks import ACTIVATIONS
 from cvpo.types import Batch
-from cvpo.validators import number, one_of, sizes
+from cvpo.validators import flag, number, one_of, sizes
 
 
 @attrs.frozen
@@ -39,10 +39,10 @@ class QuantileCritic:
     quantiles: int = attrs.field(default=16, validator=number(ge=1, integer=True))
     cost_level: float = attrs.field(default=1.0, validator=number(gt=0, le=1))
     activation: str = attrs.field(default="relu", validator=one_of(ACTIVATIONS))
-    layer_norm: bool = False
+    layer_norm: bool = attrs.field(default=False, validator=flag)
     reward: str | Aggregate = attrs.field(default="min", validator=check_aggregation)
     cost: str | Aggregate = attrs.field(default="mean", validator=check_aggregation)
-    clip_actions: bool = True
+    clip_actions: bool = attrs.field(default=True, validator=flag)
     cost_members: int | None = attrs.field(default=None, validator=number(ge=1, integer=True, optional=True))
     huber: float = attrs.field(default=0.1, validator=number(gt=0))
 

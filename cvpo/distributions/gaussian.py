@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cvpo.distributions.draw import Generators, draw
 from cvpo.distributions.kl import same_kind, scale_term
+from cvpo.errors import ProblemError
 
 
 def diagonal(scale: Tensor, mean: Tensor) -> Tensor:
@@ -76,11 +77,22 @@ def gaussian_log_prob(mean: Tensor, scale: Tensor, actions: Tensor) -> Tensor:
 
 @attrs.frozen(eq=False)
 class Gaussian:
-    """N(μ, LLᵀ) per state: ``mean`` μ [...,B,D]; ``scale`` L [...,B,D], or [...,B,D,D] lower with positive diagonal."""
+    """N(μ, LLᵀ) per state: ``mean`` μ [...,B,D]; ``scale`` L [...,B,D], or [...,B,D,D] lower with positive diagonal.
+
+    Raises ProblemError for shapes that do not fit; values are not read.
+    """
 
     kind: ClassVar[str] = "gaussian"
     mean: Tensor
     scale: Tensor
+
+    def __attrs_post_init__(self) -> None:
+        mean, scale = self.mean.shape, self.scale.shape
+        if scale != mean and (len(scale) != len(mean) + 1 or scale != (*mean, mean[-1])):
+            raise ProblemError(
+                f"scale has shape {list(scale)} for a mean of shape {list(mean)}; allowed: that of the mean, or one "
+                f"more axis of length {mean[-1] if mean else 'D'}"
+            )
 
     @property
     def mode(self) -> Tensor:

@@ -67,6 +67,14 @@ def assemble(
     )
 
 
+def nothing(problem: DualProblem) -> DualSolution:
+    """The solution of a stack of no problems."""
+    numbers = problem.kl_epsilon
+    codes = torch.zeros_like(numbers, dtype=torch.int64)
+    limits, weights = torch.zeros_like(problem.cost_limit), torch.zeros_like(problem.q_reward)
+    return DualSolution(numbers.clone(), limits, weights, codes, codes.clone(), numbers.clone())
+
+
 def _lost(problem: DualProblem, answer: Answer, status: Status) -> Answer:
     """The answers where there is none: the prior (uniform where that cannot be read either) and placeholders."""
     prior = problem.log_p.exp()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cvpo.errors import ProblemError
-from cvpo.estep.answer import Answer, answer_at, assemble
+from cvpo.estep.answer import Answer, answer_at, assemble, nothing
 from cvpo.estep.implicit import attach
 from cvpo.estep.problem import DualProblem
 from cvpo.estep.scaling import Scaled, scale
@@ -44,6 +44,8 @@ def solve(
     ``end``: where the main minimisation ended, if that is known already.
     Differentiable where an input requires it: see :mod:`cvpo.estep.implicit`.
     """
+    if not problem.kl_epsilon.numel():
+        return attach(problem, nothing(problem))
     # NumPy would warn of infinities and NaN that are looked at afterwards.
     with torch.no_grad(), np.errstate(all="ignore"):
         lanes = lanes_for(problem.q_reward) if sync else Many

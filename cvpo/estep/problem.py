@@ -38,6 +38,9 @@ class DualProblem:
         kl_epsilon: Tensor | float,
         log_prior: Tensor | None = None,
     ) -> None:
+        for name, value in (("q_reward", q_reward), ("q_cost", q_cost), ("log_prior", log_prior)):
+            if not isinstance(value, Tensor) and (value is not None or name == "q_reward"):
+                raise ProblemError(f"{name} is a {type(value).__name__}; allowed: a tensor")
         shape = tuple(q_reward.shape)
         if len(shape) < 2 or 0 in shape[-2:]:
             raise ProblemError(f"q_reward has shape {list(shape)}; allowed: [..., B, K] with B, K >= 1")
@@ -54,6 +57,8 @@ class DualProblem:
             if costs:
                 raise ProblemError(f"cost_limit is None; allowed with {costs} costs: a float or [..., {costs}]")
             cost_limit = 0.0
+        elif not costs and isinstance(cost_limit, Tensor | Sequence) and torch.as_tensor(cost_limit).numel():
+            raise ProblemError("cost_limit is given, and q_cost is not; allowed without costs: None")
         if log_prior is not None:
             if tuple(log_prior.shape) != shape:
                 raise ProblemError(f"log_prior has shape {list(log_prior.shape)}; allowed: {list(shape)}, or None")
@@ -102,7 +107,10 @@ def _check_float(name: str, value: Tensor) -> None:
 def _broadcast(
     name: str, value: Tensor | Sequence[float] | float, shape: tuple[int, ...], device: torch.device
 ) -> Tensor:
-    value = torch.as_tensor(value, dtype=torch.float64, device=device)
+    try:
+        value = torch.as_tensor(value, dtype=torch.float64, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ProblemError(f"{name} is {value!r}; allowed: a float, or a tensor or list of them") from error
     try:
         return value.expand(shape)
     except RuntimeError:

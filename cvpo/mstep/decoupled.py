@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cvpo import validators
 from cvpo.distributions import Gaussian, covariance_kl, log_volume, mean_kl, same_kind, whiten
+from cvpo.mstep.checks import check_kind, check_particles
 from cvpo.mstep.paths import curve_of, mean_at, moments, rounded, scale_at
 from cvpo.mstep.root import largest_step, mean_step, pool
 
@@ -38,7 +39,9 @@ class Decoupled:
         return {"mean": self.kl_mean, "cov": self.kl_cov}
 
     def project(self, old: Gaussian, actions: Tensor, weights: Tensor) -> Gaussian:
-        """The maximiser, for actions [...,B,K,D] and weights [...,B,K]."""
+        """The maximiser, for actions [...,B,K,D] and weights [...,B,K]. Raises ProblemError for what does not fit."""
+        check_kind(self.kinds, old)
+        check_particles(old, actions, weights)
         dtype = old.mean.dtype
         old = old.to(torch.float64)
         u, g = moments(old, actions.double(), weights.double(), centred=False)
@@ -50,6 +53,7 @@ class Decoupled:
 
     def kl(self, old: Gaussian, new: Gaussian) -> dict[str, Tensor]:
         """KL_μ, measured in the old covariance, and KL_Σ, each [...,B]."""
+        check_kind(self.kinds, old, new)
         same_kind(old, new)
         return {
             "mean": mean_kl(old.mean, old.scale, new.mean),

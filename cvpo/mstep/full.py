@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cvpo import validators
 from cvpo.distributions import Categorical, Gaussian, probability_kl
+from cvpo.mstep.checks import check_kind, check_particles
 from cvpo.mstep.paths import curve_of, mean_at, moments, rounded, scale_at
 from cvpo.mstep.root import largest_step
 
@@ -38,7 +39,9 @@ class Full:
         return {"joint": self.kl_bound}
 
     def project(self, old: Any, actions: Tensor | None, weights: Tensor) -> Any:
-        """The maximiser, for actions [...,B,K,D] and weights [...,B,K]."""
+        """The maximiser, for actions [...,B,K,D] and weights [...,B,K]. Raises ProblemError for what does not fit."""
+        check_kind(self.kinds, old)
+        check_particles(old, actions, weights)
         return _PROJECT[old.kind](old, actions, weights, self.kl_bound, self.average)
 
     def kl(self, old: Any, new: Any) -> dict[str, Tensor]:

@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
-import torch
 
 from cvpo.assembly import FAMILIES
 from cvpo.config import AgentConfig
 from cvpo.errors import ConfigError, suggest
 from cvpo.presets import preset
 from cvpo.train import Schedule
-from cvpo.validators import number
+from cvpo.validators import device_of, number
 
 #: The built-in task: pure NumPy, no simulator needed.
 DEFAULT_TASK = "cvpo/Sprint-v0"
@@ -38,10 +37,7 @@ def _parts(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _device(instance: Any, attribute: attrs.Attribute[Any], value: str) -> None:
-    try:
-        torch.device(value)
-    except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"device is {value!r}; allowed: a device of torch, such as 'cpu' or 'cuda'") from error
+    device_of(value)
 
 
 def _env(instance: Any, attribute: attrs.Attribute[Any], value: dict[str, Any]) -> None:

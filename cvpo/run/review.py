@@ -16,6 +16,7 @@ from cvpo.run.config import RunConfig
 from cvpo.run.folder import RunFolder
 from cvpo.run.measure import Score, evaluation_seed, score
 from cvpo.run.recorder import POLICIES
+from cvpo.run.session import fitting
 from cvpo.run.setting import build, evaluation_keys, load_config, make_env, torch_threads
 
 FRAMES_PER_SECOND = 20
@@ -32,7 +33,7 @@ def opened(
     """
     made = RunFolder(Path(folder))
     config = load_config(made)
-    _, tree = made.checkpoints().newest(warn=warn)
+    step, tree = made.checkpoints().newest(warn=warn)
     with (
         torch_threads(config.threads),
         contextlib.closing(make_env(config, copies=copies, cost_keys=evaluation_keys(config), **env_options)) as env,
@@ -40,7 +41,8 @@ def opened(
         agent = build(config, env)
         # The policy is all that is needed: the replayed transitions stay in the file.
         replayed = ("store", "source")
-        agent.load_state_dict({name: part for name, part in tree["agent"].items() if name not in replayed})
+        with fitting(made, step):
+            agent.load_state_dict({name: part for name, part in tree["agent"].items() if name not in replayed})
         yield config, agent, env
 
 

@@ -12,7 +12,7 @@ import torch
 from cvpo import envs
 from cvpo.agent import CVPO
 from cvpo.allocator import keep_memory
-from cvpo.assembly import describe, make_agent
+from cvpo.assembly import check_safe, describe, make_agent
 from cvpo.errors import ConfigError
 from cvpo.run.config import RunConfig, from_options
 from cvpo.run.folder import RunFolder
@@ -20,7 +20,9 @@ from cvpo.run.folder import RunFolder
 
 def load_config(folder: RunFolder) -> RunConfig:
     """The configuration that a run was made with. Raises RunError where ``folder`` is no run folder."""
-    return from_options(folder.options())
+    options = folder.options()
+    check_safe(options)
+    return from_options(options)
 
 
 def build(config: RunConfig, env: Any) -> CVPO:

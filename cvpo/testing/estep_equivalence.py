@@ -11,7 +11,7 @@ import torch
 
 from cvpo.errors import DependencyError
 from cvpo.estep import DualProblem, Status, registry
-from cvpo.testing.estep_grading import ROUNDING, accuracy_for, each, require_agreement
+from cvpo.testing.estep_grading import ROUNDING, accuracy_for, each, require_agreement, require_residuals
 
 
 def check_reference(solver: Any, problem: DualProblem) -> None:
@@ -66,11 +66,14 @@ def check_float32(solver: Any, problem: DualProblem) -> None:
 
 
 def check_warm(solver: Any, problem: DualProblem) -> None:
-    """Any warm start gives the answer of a cold one: its own solution, one far off, one that failed."""
+    """Any warm start gives the answer of a cold one: its own solution, that of another problem, one far off, one that
+    failed; and duals and weights that belong together."""
     cold = solver.solve(problem)
+    other = DualProblem(-problem.q_reward, problem.q_cost, problem.cost_limit, problem.kl_epsilon, problem.log_prior)
     ok, lost = (torch.full_like(cold.status, int(status)) for status in (Status.OK, Status.NONFINITE))
     starts = {
         "its own solution": cold,
+        "the solution of another problem": solver.solve(other),
         "a start far off": attrs.evolve(cold, eta=cold.eta * 30 + 1e-3, lam=cold.lam * 0.1, status=ok),
         "a failed start": attrs.evolve(cold, eta=cold.eta * torch.nan, lam=cold.lam * torch.inf, status=lost),
     }
@@ -78,6 +81,7 @@ def check_warm(solver: Any, problem: DualProblem) -> None:
         found = solver.solve(problem, warm)
         for (_, part, a), (_, _, b) in zip(each(problem, cold), each(problem, found), strict=True):
             require_agreement(part, a, b, 2 * accuracy_for(solver, problem), words=f"from {words}")
+        require_residuals(solver, problem, found, f", from {words}")
 
 
 @functools.cache

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cvpo.estep import DualProblem, DualSolution, Status
+from cvpo.estep import DualProblem, DualSolution, Status, kkt_residuals
 from cvpo.testing.drawing import require
+
+RESIDUALS = ("kl", "cost", "stationarity", "complementarity", "gap", "simplex", "sign")
 
 ROUNDING = 1e-5
 """What rounding the weights to float32 may add to a residual."""
@@ -22,6 +24,18 @@ def accuracy_for(solver: Any, problem: DualProblem) -> float:
 def claimed(solution: DualSolution) -> Tensor:
     """Where the solver says that it has the answer [...]."""
     return (solution.status == Status.OK) | (solution.status == Status.INFEASIBLE)
+
+
+def require_residuals(solver: Any, problem: DualProblem, solution: DualSolution, words: str = "") -> None:
+    """What ``solution`` calls solved is within ``solver.accuracy`` by :func:`cvpo.estep.kkt_residuals`."""
+    residuals = kkt_residuals(problem, solution)
+    bound, judged = accuracy_for(solver, problem), claimed(solution)
+    for name in getattr(solver, "graded", RESIDUALS):
+        value = getattr(residuals, name)
+        mask = judged.unsqueeze(-1).expand_as(value) if value.ndim > judged.ndim else judged
+        worst = value[mask].max().item() if bool(mask.any()) else 0.0
+        found = f"the {name} residual is {worst:.3g}{words}; declared accuracy {bound:g}"
+        require(worst <= bound, f"{found}\n{summary(solution)}")
 
 
 def summary(solution: DualSolution) -> str:
@@ -102,6 +116,12 @@ def require_witness(problem: DualProblem, solution: DualSolution, bound: float, 
     if solution.status == Status.OK:
         good = (excess <= bound * size[1:] + rounding).all()
         require(good, f"{words}: OK, but the costs exceed the limits by {excess.tolist()}")
+    told = abs(solution.violation.item() - excess.sum().item())
+    require(
+        told <= 2 * bound * size[1:].sum().item() + 1e-12 * problem.q_cost.double().abs().sum().item(),
+        f"{words}: violation is {solution.violation.item()}, the weights violate the limits by {excess.sum().item()}",
+    )
+    if solution.status == Status.OK:
         return
     lam = solution.lam
     require(((lam >= 0) & (lam <= 1 + bound)).all(), f"{words}: INFEASIBLE, but λ is outside [0, 1]: {lam.tolist()}")

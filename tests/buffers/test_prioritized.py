@@ -8,6 +8,7 @@ import torch
 
 from cvpo import buffers
 from cvpo.buffers.sumtree import FANOUT, ROOT, SumTree
+from cvpo.errors import ConfigError
 from tests.buffers.test_buffers import CPU, spec, stream
 from tests.fakes import line_agent
 
@@ -132,3 +133,15 @@ def test_weights_reach_the_critics_loss_and_nothing_else() -> None:
     for name in plain["policy"]:
         assert torch.equal(plain["policy"][name], weighted["policy"][name])
     assert any(not torch.equal(plain["critic"][name], weighted["critic"][name]) for name in plain["critic"])
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_errors_that_are_not_finite_are_refused_and_spoil_nothing(bad):
+    store = buffers.registry.create("prioritized", capacity=8).build(spec(), 1, "cpu", torch.Generator().manual_seed(0))
+    for step in stream(8, 1):
+        store.add(step)
+    batch = store.sample(4)
+    with pytest.raises(ConfigError, match="TD errors are .*; allowed: finite numbers"):
+        store.reprioritise(batch.index, torch.tensor([1.0, bad, 1.0, 1.0]))
+    store.reprioritise(batch.index, torch.tensor([-3.0, -3.0, -3.0, -3.0]))
+    assert torch.isfinite(store.sample(4).weight).all()

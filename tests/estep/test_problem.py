@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cvpo.errors import ProblemError
-from cvpo.estep import DualProblem, Status
+from cvpo.estep import DualProblem, Status, registry
 
 Q = torch.zeros(2, 5, 3)
 C = torch.zeros(2, 4, 5, 3)
@@ -76,3 +76,26 @@ def test_check_returns_a_good_problem() -> None:
 
 def test_every_status_has_its_own_message() -> None:
     assert len({status.message for status in Status}) == len(Status) == 5
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (([[1.0]], None, None, 0.1), "q_reward is a list; allowed: a tensor"),
+        ((torch.zeros(2, 3), None, torch.tensor([25.0]), 0.1), "cost_limit is given, and q_cost is not"),
+        ((torch.zeros(2, 3), None, None, "0.1"), "kl_epsilon is '0.1'; allowed"),
+        ((torch.zeros(2, 3), torch.zeros(1, 2, 3), "a", 0.1), "cost_limit is 'a'; allowed"),
+    ],
+)
+def test_what_is_no_tensor_is_named(arguments, message):
+    with pytest.raises(ProblemError, match=message):
+        DualProblem(*arguments)
+
+
+@pytest.mark.parametrize("name", ["newton", "slsqp", "osqp", "cvxpy", "adam"])
+@pytest.mark.parametrize("costs", [0, 2])
+def test_no_problems_have_no_solutions(name: str, costs: int):
+    problem = DualProblem(torch.zeros(0, 8, 5), torch.zeros(0, costs, 8, 5), torch.zeros(0, costs), 0.1)
+    solution = registry.create(name).solve(problem)
+    assert solution.eta.shape == solution.status.shape == (0,) and solution.lam.shape == (0, costs)
+    assert solution.weights.shape == (0, 8, 5) and solution.violation.shape == (0,)

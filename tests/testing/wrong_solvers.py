@@ -119,7 +119,33 @@ class OneAnswerForAll(Right):
         return attrs.evolve(solution, eta=eta, lam=lam, weights=softmax(problem, eta, lam))
 
 
+class StaleWarm(Right):
+    """Takes the warm solution for the answer, whatever the problem is."""
+
+    def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
+        return super().solve(problem) if warm is None else warm
+
+
+class StaleDuals(Right):
+    """Solves the problem, and returns the multipliers that it was started from."""
+
+    def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
+        solution = super().solve(problem, warm)
+        good = warm is not None and bool(torch.isfinite(warm.eta).all() and torch.isfinite(warm.lam).all())
+        return attrs.evolve(solution, eta=warm.eta, lam=warm.lam) if warm is not None and good else solution
+
+
+class NothingViolated(Right):
+    """Says of an infeasible problem that nothing is violated."""
+
+    def spoil(self, problem: DualProblem, solution: DualSolution) -> DualSolution:
+        return attrs.evolve(solution, violation=torch.zeros_like(solution.violation))
+
+
 WRONG = (
+    StaleWarm,
+    StaleDuals,
+    NothingViolated,
     SignOfLambda,
     LimitIgnored,
     PenaltyTwice,

@@ -1,0 +1,48 @@
+"""M-step problems that do not fit are said to."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cvpo import mstep
+from cvpo.distributions import Categorical, Gaussian
+from cvpo.errors import ProblemError
+
+OLD = Gaussian(torch.zeros(4, 3), torch.ones(4, 3))
+ACTIONS, WEIGHTS = torch.zeros(4, 5, 3), torch.full((4, 5), 0.2)
+
+
+@pytest.mark.parametrize("name", ["decoupled", "full"])
+@pytest.mark.parametrize(
+    "old, actions, weights, message",
+    [
+        (OLD, None, WEIGHTS, "actions is None; allowed for a Gaussian"),
+        (OLD, ACTIONS[..., :2], WEIGHTS, r"actions has shape \[4, 5, 2\]; allowed: \[4, 5, 3\]"),
+        (OLD, ACTIONS, WEIGHTS[:3], r"weights has shape \[3, 5\]; allowed: \[4, 5\]"),
+        (OLD, ACTIONS, -WEIGHTS, "weights are negative, not finite, or all 0"),
+        (OLD, ACTIONS, 0.0 * WEIGHTS, "weights are negative, not finite, or all 0"),
+        (OLD, ACTIONS, torch.nan * WEIGHTS, "weights are negative, not finite, or all 0"),
+        (OLD, torch.inf + ACTIONS, WEIGHTS, "actions are not finite"),
+        ("policy", ACTIONS, WEIGHTS, "is given a str; allowed: gaussian"),
+    ],
+)
+def test_particles_that_do_not_fit_are_named(name, old, actions, weights, message):
+    with pytest.raises(ProblemError, match=message):
+        mstep.registry.create(name).project(old, actions, weights)
+
+
+def test_a_categorical_policy_needs_a_projection_for_it():
+    old = Categorical(torch.zeros(4, 3))
+    decoupled, full = (mstep.registry.create(name) for name in ("decoupled", "full"))
+    for call in (lambda: decoupled.project(old, None, WEIGHTS[:, :3]), lambda: decoupled.kl(old, old)):
+        with pytest.raises(ProblemError, match="given a categorical distribution; allowed: gaussian"):
+            call()
+    with pytest.raises(ProblemError, match=r"weights has shape \[4, 5\]; allowed: \[4, 3\]"):
+        full.project(old, None, WEIGHTS)
+
+
+@pytest.mark.parametrize("scale", [(4, 2), (4,), (4, 3, 2), (4, 3, 3, 3)])
+def test_a_gaussian_has_a_scale_of_its_mean(scale):
+    with pytest.raises(ProblemError, match=r"scale has shape .* for a mean of shape \[4, 3\]; allowed"):
+        Gaussian(torch.zeros(4, 3), torch.ones(scale))

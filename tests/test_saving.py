@@ -1,0 +1,93 @@
+"""What files hold of components: those inside others, those that cannot be told, and those that must not be made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+import cvpo
+from cvpo import checkpoint, estep
+from cvpo.cli import main
+from cvpo.errors import ConfigError
+from cvpo.run import RunFolder, load_config
+from tests.fakes import line_agent
+
+
+@attrs.frozen
+class Margin:
+    """A solver with another one inside."""
+
+    margin: float = 0.1
+    solver: Any = attrs.field(factory=lambda: estep.registry.create("newton", max_iter=40))
+
+    def solve(self, problem: estep.DualProblem, warm: estep.DualSolution | None = None) -> estep.DualSolution:
+        return self.solver.solve(problem, warm)
+
+
+class Plain:
+    """A solver whose options nobody can tell."""
+
+    def __init__(self, x: int = 3) -> None:
+        self.x = x
+
+    def solve(self, problem: estep.DualProblem, warm: estep.DualSolution | None = None) -> estep.DualSolution:
+        raise NotImplementedError
+
+
+def test_a_component_inside_a_component_is_saved_with_its_options(tmp_path: Path) -> None:
+    own = Margin(0.2, estep.registry.create("slsqp", max_iter=7))
+    agent, _ = line_agent(1, estep=own)
+    agent.save(tmp_path / "agent.safetensors")
+    assert cvpo.load(tmp_path / "agent.safetensors").config.estep == own
+
+
+def test_it_trains_in_a_run_folder(tmp_path: Path) -> None:
+    small = ["--steps", "60", "--warmup-steps", "30", "--eval-every", "0", "--eval-episodes", "1"]
+    sizes = ["--policy.hidden", "8", "--critic.hidden", "8", "--batch-size", "16"]
+    name = "tests.test_saving:Margin"
+    assert (
+        main(["train", "--run", str(tmp_path / "run"), "--estep", name, "--estep.margin", "0.3", *small, *sizes]) == 0
+    )
+    found = load_config(RunFolder(tmp_path / "run")).agent["estep"]
+    assert found == Margin(0.3)
+    assert main(["resume", str(tmp_path / "run"), "--steps", "80"]) == 0
+
+
+def test_options_that_cannot_be_told_are_an_error_when_they_are_to_be_saved(tmp_path: Path) -> None:
+    agent, _ = line_agent(1, estep=Plain(7))
+    with pytest.raises(ConfigError, match=r"Plain is no attrs class, so that its options \['x'\] cannot be written"):
+        agent.save(tmp_path / "agent.safetensors")
+    assert main(["train", "--run", str(tmp_path / "run"), "--estep", "tests.test_saving:Plain"]) == 2
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"name": "subprocess:check_output", "args": "touch {path}", "shell": True},
+        {"name": "subprocess:Popen", "args": "touch {path}", "shell": True},
+        {
+            "name": "newton",
+            "max_iter": {"class": "subprocess:Popen", "options": {"args": "touch {path}", "shell": True}},
+        },
+    ],
+)
+def test_a_file_makes_components_and_nothing_else(tmp_path: Path, spec: dict[str, Any]) -> None:
+    made = tmp_path / "made"
+    spec = json.loads(json.dumps(spec).replace("{path}", str(made)))
+    agent, _ = line_agent(1)
+    agent.save(tmp_path / "agent.safetensors")
+    tree = checkpoint.read(tmp_path / "agent.safetensors")
+    tree["config"]["estep"] = spec
+    checkpoint.write(tmp_path / "other.safetensors", tree)
+    with pytest.raises(ConfigError, match="from a file is no attrs class"):
+        cvpo.load(tmp_path / "other.safetensors")
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.config.write_text(json.dumps({"task": "cvpo/Sprint-v0", "estep": spec}))
+    with pytest.raises(ConfigError, match="from a file is no attrs class"):
+        load_config(folder)
+    assert not made.exists()
