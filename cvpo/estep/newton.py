@@ -17,6 +17,7 @@ from cvpo.estep.problem import DualProblem
 from cvpo.estep.solution import DualSolution
 from cvpo.estep.stacks import Many, lanes_for
 from cvpo.estep.task import Minimum, Task
+from cvpo.estep.warm import check_warm
 from cvpo.validators import number
 
 
@@ -47,7 +48,7 @@ class Newton:
 
     def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
         """Solve every problem of the stack; ``warm`` gives starting points."""
-        driver.check_warm(problem, warm)
+        check_warm(problem, warm)
         end = None
         if self.check_every is not None and alone.fits(problem, warm):
             pace = Pace(self.tolerance, self.max_iter, self.check_every)
