@@ -34,6 +34,7 @@ DIAGNOSIS = (
     "estep/nonfinite",
     "estep/backend_error",
     "mstep/kl/",
+    "policy/",
 )
 EPISODES = ("train/", "calibration/")
 """Means over episodes; the other columns are means over updates."""
