@@ -14,6 +14,14 @@ from cvpo.types import Transition
 from tests.fakes import Line, line_agent
 
 BOX = gymnasium.spaces.Box(-1.0, 1.0, (3,))
+STEP = dict(
+    obs=torch.zeros(1, 3),
+    action=torch.zeros(1, 2),
+    signals=torch.zeros(2, 1),
+    next_obs=torch.zeros(1, 3),
+    terminated=torch.tensor([False]),
+    truncated=torch.tensor([False]),
+)
 
 
 @pytest.mark.parametrize(
@@ -69,16 +77,8 @@ def test_agent_and_environment_must_fit():
 
 def test_non_finite_steps_are_refused_before_they_are_stored():
     agent, _ = line_agent()
-    good = dict(
-        obs=torch.zeros(1, 3),
-        action=torch.zeros(1, 2),
-        signals=torch.zeros(2, 1),
-        next_obs=torch.zeros(1, 3),
-        terminated=torch.tensor([False]),
-        truncated=torch.tensor([False]),
-    )
     for name in ("obs", "signals", "next_obs", "action"):
-        bad = {**good, name: torch.full_like(good[name], torch.nan)}
+        bad = {**STEP, name: torch.full_like(STEP[name], torch.nan)}
         with pytest.raises(EnvError, match=f"transition.{name} has a non-finite value at step 0"):
             agent.observe(Transition(**bad))
     assert len(agent.store) == 0 and agent.steps == 0
@@ -105,16 +105,6 @@ def test_a_damaged_file_is_a_clear_error(tmp_path):
 def test_a_limit_may_be_any_number(limits):
     agent, _ = line_agent(1, cost_limits=limits)
     assert agent.config.cost_limits == (5.0,)
-
-
-STEP = dict(
-    obs=torch.zeros(1, 3),
-    action=torch.zeros(1, 2),
-    signals=torch.zeros(2, 1),
-    next_obs=torch.zeros(1, 3),
-    terminated=torch.tensor([False]),
-    truncated=torch.tensor([False]),
-)
 
 
 @pytest.mark.parametrize(
