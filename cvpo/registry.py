@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
@@ -11,11 +10,9 @@ from typing import Any, TypeVar
 import attrs
 
 from cvpo.errors import ConfigError, CvpoError, suggest
+from cvpo.plain import attrs_class, imported, made, options_of, path_of
 
 T = TypeVar("T")
-
-INSIDE = "class"
-"""The key by which a component that is an option of another is known in plain values."""
 
 
 class Registry:
@@ -71,7 +68,7 @@ class Registry:
             target = name
         else:
             raise ConfigError(f"unknown {self.family} {name!r}; {suggest(name, targets)}")
-        return self._load(target) if isinstance(target, str) else target
+        return imported(self.family, target) if isinstance(target, str) else target
 
     def create(self, name: str, **options: Any) -> Any:
         """A component instance. Raises ConfigError for an unknown name, an unknown option or a value not allowed."""
@@ -81,7 +78,7 @@ class Registry:
             if fields is not None and option not in fields:
                 raise ConfigError(f"{self.family} {name!r} has no option {option!r}; {suggest(option, fields)}")
         try:
-            return cls(**{option: self._made(value) for option, value in options.items()})
+            return cls(**{option: made(self.family, value) for option, value in options.items()})
         except CvpoError:
             raise
         except (TypeError, ValueError) as error:
@@ -116,31 +113,19 @@ class Registry:
         for known, target in self._targets.items():
             if target is cls or path == (target.value if isinstance(target, EntryPoint) else target):
                 name = known
-        return {"name": name, **_options(component)}
+        return {"name": name, **options_of(component)}
 
     def check_safe(self, spec: Any) -> None:
         """Raises ConfigError where a name or dict from a file would make anything but registered components and attrs
         classes: making an attrs class stores values, anything else may run whatever the file says."""
         name = spec.get("name") if isinstance(spec, dict) else spec
         if isinstance(name, str) and name not in self._known():
-            _attrs_class(self.family, self.get(name), name)
+            attrs_class(self.family, self.get(name), name)
 
     def summary(self, name: str) -> str:
         """One line that says what the component is."""
         cls = self.get(name)
         return getattr(cls, "summary", None) or (cls.__doc__ or "").strip().split("\n", 1)[0]
-
-    def _load(self, path: str) -> type:
-        return imported(self.family, path)
-
-    def _made(self, value: Any) -> Any:
-        """An option, with what :func:`_plain` made of the components in it made anew."""
-        if isinstance(value, dict) and value.keys() == {INSIDE, "options"}:
-            cls = _attrs_class(self.family, imported(self.family, value[INSIDE]), value[INSIDE])
-            return cls(**{name: self._made(option) for name, option in value["options"].items()})
-        if isinstance(value, (list, tuple)):
-            return type(value)(self._made(item) for item in value)
-        return value
 
     def _known(self) -> dict[str, Any]:
         if not self._scanned:
@@ -163,39 +148,3 @@ class Registry:
             message = f"{self.family} plug-in {entry.name!r} ({entry.value}) does not load: {error!r}"
             warnings.warn(message, stacklevel=4)
             raise ConfigError(message) from error
-
-
-def path_of(cls: type) -> str:
-    """``"module:Class"``, by which a class is found again."""
-    return f"{cls.__module__}:{cls.__qualname__}"
-
-
-def imported(family: str, path: str) -> Any:
-    """What ``"module:name"`` names. Raises ConfigError where there is no such thing."""
-    module, _, attribute = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        if isinstance(error, CvpoError):
-            raise
-        raise ConfigError(f"{family} {path!r} cannot be imported: {error}") from error
-
-
-def _attrs_class(family: str, found: Any, path: str) -> Any:
-    if not (isinstance(found, type) and attrs.has(found)):
-        raise ConfigError(f"{family} {path!r} from a file is no attrs class; allowed: registered names, attrs classes")
-    return found
-
-
-def _options(component: Any) -> dict[str, Any]:
-    """The fields of an attrs instance by the names that its class takes, in plain values."""
-    fields = attrs.fields(type(component)) if attrs.has(type(component)) else ()
-    return {field.alias: _plain(getattr(component, field.name)) for field in fields if field.init}
-
-
-def _plain(value: Any) -> Any:
-    if attrs.has(type(value)):
-        return {INSIDE: path_of(type(value)), "options": _options(value)}
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_plain, value))
-    return value

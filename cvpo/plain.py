@@ -1,0 +1,60 @@
+"""Components in plain values, as files hold them, and back: nothing but attrs classes is ever made of a file."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import attrs
+
+from cvpo.errors import ConfigError, CvpoError
+
+INSIDE = "class"
+"""The key by which a component that is an option of another is known in plain values."""
+
+
+def path_of(cls: type) -> str:
+    """``"module:Class"``, by which a class is found again."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def imported(family: str, path: str) -> Any:
+    """What ``"module:name"`` names. Raises ConfigError where there is no such thing."""
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        if isinstance(error, CvpoError):
+            raise
+        raise ConfigError(f"{family} {path!r} cannot be imported: {error}") from error
+
+
+def attrs_class(family: str, found: Any, path: str) -> Any:
+    """``found``, which is at ``path``. Raises ConfigError where it is no attrs class."""
+    if not (isinstance(found, type) and attrs.has(found)):
+        raise ConfigError(f"{family} {path!r} from a file is no attrs class; allowed: registered names, attrs classes")
+    return found
+
+
+def options_of(component: Any) -> dict[str, Any]:
+    """The fields of an attrs instance by the names that its class takes, in plain values."""
+    fields = attrs.fields(type(component)) if attrs.has(type(component)) else ()
+    return {field.alias: _plain(getattr(component, field.name)) for field in fields if field.init}
+
+
+def _plain(value: Any) -> Any:
+    if attrs.has(type(value)):
+        return {INSIDE: path_of(type(value)), "options": options_of(value)}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_plain, value))
+    return value
+
+
+def made(family: str, value: Any) -> Any:
+    """An option from its plain value: what :func:`options_of` wrote of a component in it is that component anew."""
+    if isinstance(value, dict) and value.keys() == {INSIDE, "options"}:
+        cls = attrs_class(family, imported(family, value[INSIDE]), value[INSIDE])
+        return cls(**{name: made(family, option) for name, option in value["options"].items()})
+    if isinstance(value, (list, tuple)):
+        return type(value)(made(family, item) for item in value)
+    return value
