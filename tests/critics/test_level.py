@@ -152,5 +152,11 @@ def test_what_cannot_go_together_is_named() -> None:
         def build(self, *args: Any, **kwargs: Any) -> Any:
             return self.inner.build(*args, **kwargs)
 
+        def evaluate(self, *args: Any) -> Any:
+            return self.inner.evaluate(*args)
+
+        def loss(self, *args: Any) -> Any:
+            return self.inner.loss(*args)
+
     with pytest.raises(ConfigError, match=r"critic Plain has no residual and no shift; allowed: level_rate=0"):
         line_agent(level_rate=0.01, critic=Plain())
