@@ -15,16 +15,14 @@ from cvpo.validators import flag, number, one_of
 
 def _limits(value: Any) -> tuple[float, ...]:
     """A number, or a sequence or one-dimensional array of them."""
-    allowed = "a finite number >= 0, or a sequence of them, one for each cost"
-    found = np.empty(0) if isinstance(value, (str, bytes, bool, set, frozenset, dict, type(None))) else value
     try:
-        numbers = np.asarray(found)
-        if found is not value or numbers.dtype.kind not in "iuf" and numbers.size or numbers.ndim > 1:
-            raise ConfigError(f"cost_limits is {value!r}; allowed: {allowed}")
-    except (TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"cost_limits is {value!r}; allowed: {allowed}") from error
+        numbers = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):
+        numbers = np.asarray(None)
+    if numbers.ndim > 1 or numbers.dtype.kind not in "iuf":
+        raise ConfigError(
+            f"cost_limits is {value!r}; allowed: a finite number >= 0, or a sequence of them, one for each cost"
+        )
     return tuple(map(float, numbers.reshape(-1)))
 
 

@@ -26,15 +26,13 @@ def check_particles(old: Any, actions: Tensor | None, weights: Tensor) -> None:
     ``old`` is Gaussian over D dimensions, or categorical over D categories; actions [...,B,K,D], weights [...,B,K];
     without actions, weights [...,B,D].
     """
-    batch = tuple(old.mode.shape)
-    shapes = [("weights", weights, (*batch[:-1], weights.shape[-1] if weights.ndim else 0))]
-    if actions is not None:
-        shapes.append(("actions", actions, (*batch[:-1], weights.shape[-1] if weights.ndim else 0, batch[-1])))
-    elif old.kind == "gaussian":
+    if actions is None and old.kind == "gaussian":
         raise ProblemError("actions is None; allowed for a Gaussian: a tensor [...,B,K,D]")
-    else:
-        shapes = [("weights", weights, batch)]
-    for name, value, shape in shapes:
+    batch, count = tuple(old.mode.shape), tuple(weights.shape[-1:])
+    expected = [("weights", weights, batch if actions is None else batch[:-1] + count)]
+    if actions is not None:
+        expected.append(("actions", actions, batch[:-1] + count + batch[-1:]))
+    for name, value, shape in expected:
         if tuple(value.shape) != shape:
             raise ProblemError(f"{name} has shape {list(value.shape)}; allowed: {list(shape)}, to match the old policy")
     if weights.device.type != "cpu":
