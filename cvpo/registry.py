@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
@@ -35,6 +36,8 @@ class Registry:
 
     def register(self, name: str, component: type[T] | None = None) -> Any:
         """Add ``component`` under ``name``; without ``component``, a class decorator. Raises ConfigError if taken."""
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
+            raise ConfigError(f"{self.family} cannot be called {name!r}; allowed: letters, digits, '_', '-' and '.'")
         if component is None:
 
             def decorate(cls: type[T]) -> type[T]:

@@ -58,6 +58,8 @@ def test_describe_is_the_inverse_of_resolve():
         (lambda r: r.resolve({"size": 2}), "need a 'name'"),
         (lambda r: r.resolve(Part), "pass an instance"),
         (lambda r: r.register("part", Other), "registered already"),
+        (lambda r: r.register("a part", Other), "cannot be called 'a part'"),
+        (lambda r: r.register("module:Part", Other), "cannot be called 'module:Part'"),
     ],
 )
 def test_errors_name_field_found_and_allowed(call, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -49,9 +50,12 @@ def resolve(spec: str | Aggregate) -> Aggregate:
         return named[name]
     if name == "ucb":
         try:
-            return upper_confidence_bound(float(factor or 1.0))
+            number = float(factor or 1.0)
         except ValueError:
-            raise ConfigError(f"aggregation {spec!r}: {factor!r} is not a number; allowed: ucb:FACTOR") from None
+            number = math.nan
+        if not math.isfinite(number):
+            raise ConfigError(f"aggregation {spec!r}: {factor!r} is not a finite number; allowed: ucb:FACTOR")
+        return upper_confidence_bound(number)
     raise ConfigError(f"unknown aggregation {spec!r}; {suggest(name, [*named, 'ucb'])}, or a callable")
 
 

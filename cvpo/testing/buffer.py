@@ -21,9 +21,9 @@ def check_buffer(buffer: Any, *, examples: int = 40) -> None:
 
     What is sampled is a window of one episode that was added: signals summed with γ, ``discount`` γ to its length, the
     observation and the termination of its last step. Every stored step can be drawn and no other; weights are positive
-    with 1 as the largest; new priorities leave all that as it is; states are restored bit for bit. ``capacity``, where
-    the component has one, is varied so that the oldest steps are overwritten. ``examples`` of each are drawn, the same
-    ones every time.
+    with 1 as the largest, and smaller for what is drawn more often; new priorities leave all that as it is; states are
+    restored bit for bit. ``capacity``, where the component has one, is varied so that the oldest steps are
+    overwritten. ``examples`` of each are drawn, the same ones every time.
     """
     for _, check in buffer_checks(buffer, examples=examples):
         check()
@@ -36,6 +36,7 @@ def buffer_checks(buffer: Any, *, examples: int = 40) -> Iterator[tuple[str, Cal
         ("samples are windows of what was added, within one episode", properties.check_windows),
         ("every stored step can be drawn, and no other", properties.check_reach),
         ("importance weights are positive, the largest 1", properties.check_weights),
+        ("steps that are drawn more often weigh less", properties.check_correction),
         ("new priorities change what is likely, and nothing else", properties.check_priorities),
         ("what is stored is a copy, and so is what is sampled", properties.check_copies),
         ("a restored store goes on bit for bit", properties.check_state),

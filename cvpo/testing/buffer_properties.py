@@ -59,6 +59,27 @@ def check_weights(buffer: Any, stream: Stream) -> None:
         batch = store.sample(32)
 
 
+def check_correction(buffer: Any, stream: Stream) -> None:
+    """Where some steps are drawn more often than others, they weigh less."""
+    store = filled(buffer, stream)
+    # As many draws for each step show a ratio of 2 between chances without doubt.
+    count = len(store)
+    batch = store.sample(30 * count)
+    store.reprioritise(batch.index, _errors(batch))
+    batch = store.sample(300 * count)
+    _, step, drawn = torch.unique(batch.obs[:, :2], dim=0, return_inverse=True, return_counts=True)
+    spread = float((drawn.double() - 300.0).square().sum() / 300.0)
+    if spread <= count + 20.0 * math.sqrt(2.0 * count):
+        return
+    mean = torch.zeros(len(drawn)).index_add(0, step, batch.weight) / drawn
+    common, rare = int(drawn.argmax()), int(drawn.argmin())
+    require(
+        bool(mean[common] < mean[rare]),
+        f"a step drawn {int(drawn[common])} times weighs {float(mean[common]):.4g}, one drawn {int(drawn[rare])} times"
+        f" {float(mean[rare]):.4g}; allowed: less than it",
+    )
+
+
 def check_priorities(buffer: Any, stream: Stream) -> None:
     """After TD errors from 0 to large, samples are still windows of what was added."""
     store = filled(buffer, stream)

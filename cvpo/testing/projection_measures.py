@@ -39,6 +39,12 @@ def _reference(distribution: Distribution) -> td.Distribution:
     return td.MultivariateNormal(distribution.mean, scale_tril=distribution.scale)
 
 
+def likelihood(distribution: Any, actions: Tensor | None, weights: Tensor) -> Tensor:
+    """Σ_k w_k log π(a_k) [...,B]; 0 · log 0 = 0."""
+    logs = distribution.log_probs if actions is None else distribution.log_prob(actions)
+    return torch.where(weights > 0, weights * logs, 0.0).sum(-1)
+
+
 def rounding_of(old: Distribution, dtype: torch.dtype) -> Tensor:
     """Length [...,B] in the old scale of an error of 2 units in the last place of every parameter."""
     unit = 4.0 * torch.finfo(dtype).eps / 2.0

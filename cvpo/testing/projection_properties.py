@@ -18,6 +18,7 @@ from cvpo.testing.projection_measures import (
     dtype,
     joint,
     least,
+    likelihood,
     pooled,
     require,
     rounding_of,
@@ -58,6 +59,7 @@ def check_projection_problem(projection: Projection, problem: ProjectionProblem)
     if dtype(old) == torch.float64:
         _check_optimal(projection, problem, new)
         _check_invariances(projection, problem, new)
+        _check_objective(projection, problem, new)
 
 
 def _check_form(old: Distribution, new: Distribution) -> None:
@@ -123,6 +125,27 @@ def _check_invariances(projection: Projection, problem: ProjectionProblem, new: 
         for i in range(len(weights)):
             part = projection.project(_item(old, i), None if actions is None else actions[i], weights[i])
             _same(f"problem {i} of a stack, alone,", part, _item(new, i))
+
+
+def _check_objective(projection: Projection, problem: ProjectionProblem, new: Any) -> None:
+    """What the mean alone or the scale alone gains is the likelihood's gain in a decoupled objective too."""
+    old: Any = problem.old
+    particles = (problem.actions, problem.weights)
+    moved = {"the distribution": new}
+    if isinstance(old, Gaussian):
+        moved = {"the mean": Gaussian(new.mean, old.scale), "the scale": Gaussian(old.mean, new.scale)}
+    start, expected_start = projection.objective(old, old, *particles), likelihood(old, *particles)
+    for words, other in moved.items():
+        gain = projection.objective(old, other, *particles) - start
+        expected = likelihood(other, *particles) - expected_start
+        wrong = (gain - expected).abs() - 1e-7 * (1.0 + expected_start.abs())
+        # A category that was impossible and has weight gains without bound.
+        at = int(torch.where(expected.isfinite(), wrong, -math.inf).argmax())
+        require(
+            not bool((wrong.flatten()[at] > 0) & expected.flatten()[at].isfinite()),
+            f"where {words} moves, the objective gains {float(gain.flatten()[at]):.9g}; allowed: what the weighted"
+            f" log-likelihood gains, {float(expected.flatten()[at]):.9g}",
+        )
 
 
 def _same(words: str, found: Any, expected: Any) -> None:

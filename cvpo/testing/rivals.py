@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cvpo.distributions import Categorical, Distribution, Gaussian
 from cvpo.mstep.protocol import Projection
+from cvpo.testing.drawing import require
 from cvpo.testing.gaussians import ProjectionProblem
 
 STEPS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
@@ -87,10 +88,9 @@ def _tangent(projection: Projection, problem: ProjectionProblem, z: Tensor) -> T
         z = z.detach().clone().requires_grad_()
         new = _distribution(problem.old, z)
         objective = projection.objective(problem.old, new, problem.actions, problem.weights)
-        (ascent,) = torch.autograd.grad(objective.sum(), z, retain_graph=True)
-        normals = [
-            torch.autograd.grad(kl.sum(), z, retain_graph=True)[0] for kl in projection.kl(problem.old, new).values()
-        ]
+        ascent = _gradient("objective", objective, z)
+        terms = projection.kl(problem.old, new)
+        normals = [_gradient(f"kl[{name!r}]", kl, z) for name, kl in terms.items()]
     batch = getattr(projection, "average", "batch") == "batch"
     axes = (z.ndim - _own(problem.old)) - (1 if batch else 0)
     basis: list[Tensor] = []
@@ -102,6 +102,11 @@ def _tangent(projection: Projection, problem: ProjectionProblem, z: Tensor) -> T
     for unit in basis:
         ascent = ascent - _inner(ascent, unit, axes) * unit
     return torch.nan_to_num(ascent)
+
+
+def _gradient(words: str, value: Tensor, z: Tensor) -> Tensor:
+    require(value.requires_grad, f"{words} has no gradient; allowed: differentiable in the new distribution")
+    return torch.autograd.grad(value.sum(), z, retain_graph=True)[0]
 
 
 def _own(old: Any) -> int:

@@ -58,7 +58,8 @@ def transitions(draw: st.DrawFn, *, max_steps: int = 24) -> Stream:
     return Stream(
         spec=spec,
         obs=torch.stack([env, time, noise(steps, envs)], -1),
-        action=2.0 * noise(steps, envs, 2) - 1.0,
+        # The policy's own actions, which an unbounded one draws beyond what the environment takes.
+        action=4.0 * noise(steps, envs, 2) - 2.0,
         signals=noise(steps, signals, envs),
         next_obs=torch.stack([env, time, 2.0 + noise(steps, envs)], -1),
         terminated=ends & by_termination,

@@ -73,6 +73,22 @@ class RawWeights(PrioritizedStore):
         return attrs.evolve(batch, weight=(1.0 / (len(self) * chance)).float())
 
 
+class NoWeights(PrioritizedStore):
+    """Drawn by priority, and the critic's loss not told."""
+
+    def sample(self, size):
+        batch = super().sample(size)
+        return attrs.evolve(batch, weight=torch.ones_like(batch.weight))
+
+
+class ClippedActions(UniformStore):
+    """What the environment executed in place of what the policy drew."""
+
+    def at(self, index):
+        batch = super().at(index)
+        return attrs.evolve(batch, action=batch.action.clamp(-1.0, 1.0))
+
+
 class FirstReward(NStepStore):
     """The first step's signals for those of the window."""
 
@@ -107,6 +123,8 @@ WRONG = {
     ThroughTermination: "terminated is not that of the window's last step",
     TruncationTerminates: "terminated is not that of the window's last step",
     RawWeights: "the largest weight is",
+    NoWeights: "a step drawn [0-9]+ times weighs",
+    ClippedActions: "action is not what was added",
     FirstReward: "signals are not the discounted sum over the window",
     Forgetful: "a restored store samples otherwise",
 }

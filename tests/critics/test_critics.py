@@ -92,8 +92,9 @@ def test_aggregations():
     torch.testing.assert_close(resolve("ucb:0.5")(values).item(), 4.0 + 0.5 * 6.0**0.5)
     with pytest.raises(ConfigError, match="did you mean 'mean'"):
         MLPCritic(reward="meen")
-    with pytest.raises(ConfigError, match="not a number"):
-        MLPCritic(cost="ucb:x")
+    for factor in ("x", "nan", "inf"):
+        with pytest.raises(ConfigError, match="not a finite number"):
+            MLPCritic(cost=f"ucb:{factor}")
 
 
 def batch(size: int = 6, weight: torch.Tensor | None = None) -> Batch:

@@ -111,6 +111,22 @@ class DividedTwice(Full):
 
 
 @attrs.frozen
+class NoObjective(Decoupled):
+    """Nothing beats a constant; a fit that follows it stands still."""
+
+    def objective(self, old, new, actions, weights):
+        return 0.0 * super().objective(old, new, actions, weights)
+
+
+@attrs.frozen
+class Detached(Decoupled):
+    """An objective that no fit can follow."""
+
+    def objective(self, old, new, actions, weights):
+        return super().objective(old, new, actions, weights).detach()
+
+
+@attrs.frozen
 class BatchForState(Full):
     """A bound on the mean where each state was to be bounded."""
 
@@ -136,6 +152,8 @@ WRONG = {
     "mean in the new covariance": (NewCovarianceForTheMean(), "torch.distributions"),
     "half the step": (HalfTheStep(), "possible inside the bounds"),
     "divided by K twice": (DividedTwice(), "duplicated particles"),
+    "no objective": (NoObjective(kl_mean=0.1), "allowed: what the weighted log-likelihood gains"),
+    "detached": (Detached(), "objective has no gradient"),
     "batch for state": (BatchForState(average="state"), "kl\\['joint'\\]"),
     "inputs changed": (InPlace(), "in place"),
 }
