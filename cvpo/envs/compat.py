@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import tempfile
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,35 @@ def predefined_collisions() -> Iterator[None]:
             MujocoEnv._initialize_simulation = original  # type: ignore[method-assign]
 
 
+@contextlib.contextmanager
+def without_sky() -> Iterator[None]:
+    """Inside the block, Safety-Gymnasium's navigation tasks build their models without the pictures of the sky.
+
+    A model is built anew at every reset, and its six pictures are decoded each time: half a second, in which a Point
+    makes a thousand steps. Nothing but drawing reads them.
+    """
+    from safety_gymnasium import world
+
+    def unparse(xml: Any, *args: Any, **kwargs: Any) -> str:
+        asset = xml["mujoco"]["asset"]
+        asset["texture"] = [texture for texture in asset["texture"] if texture["@type"] != "skybox"]
+        return original.unparse(xml, *args, **kwargs)
+
+    with _LOCK:
+        original = world.xmltodict
+        world.xmltodict = types.SimpleNamespace(parse=original.parse, unparse=unparse)
+        try:
+            yield
+        finally:
+            world.xmltodict = original
+
+
 class SafetyGymnasiumTask(gymnasium.Wrapper):
     """A Safety-Gymnasium task with seeded resets, any horizon, and pictures from current MuJoCo; no Vision tasks.
 
     ``horizon`` also replaces the step limit that navigation tasks count for themselves. Their layout is sampled at a
-    reset, which fails for some seeds: the next of a fixed sequence is taken then.
+    reset, which fails for some seeds: the next of a fixed sequence is taken then. Without a ``render_mode`` there is no
+    sky; see :func:`without_sky`.
     """
 
     attempts = 20
@@ -98,8 +123,14 @@ class SafetyGymnasiumTask(gymnasium.Wrapper):
         if horizon is not None and hasattr(task, "num_steps"):
             task.num_steps = horizon
         self._camera: Camera | None = None
+        drawn = task is None or env.render_mode is not None
+        self._building: Any = contextlib.nullcontext if drawn else without_sky
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        with self._building():
+            return self._reset(seed, options)
+
+    def _reset(self, seed: int | None, options: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
         if seed is None or self._fixed_layout:
             return self.env.reset(options=options)
         for candidate in _seeds(seed, self.attempts):

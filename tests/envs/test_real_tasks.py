@@ -74,6 +74,21 @@ def test_vision_tasks_are_refused():
 
 
 @needs_safety
+def test_a_sky_that_nobody_sees_changes_nothing_but_the_time():
+    from safety_gymnasium import world
+
+    original = world.xmltodict
+    plain, drawn = (make("SafetyPointCircle1-v0", horizon=15, seed=2, **o) for o in ({}, {"render_mode": "rgb_array"}))
+    for env in (plain, drawn):
+        env.reset()
+    assert world.xmltodict is original
+    # The second episode has a layout of its own.
+    assert same(play(plain, 25), play(drawn, 25))
+    pictures = [env._adapters[0].env.unwrapped.task.model.ntexdata for env in (plain, drawn)]
+    assert pictures[0] < 1e6 < pictures[1]
+
+
+@needs_safety
 def test_named_costs_and_horizon_of_a_navigation_task():
     env = make("SafetyPointGoal1-v0", horizon=1500, cost_keys=("cost_hazards", "cost"))
     env.reset()
