@@ -117,7 +117,7 @@ class QLimit:
 
 @attrs.frozen
 class PolicyLimit:
-    """``E_b E_w[Q_c] <= E_b E_p[Q_c] + (1−γ) κ (d − J_c)``: the performance-difference form.
+    """``E_b E_w[Q_c] <= E_b E_p[Q_c] + (1−γ) κ [(d − J_c)₊ − R (J_c − d)₊]``: the performance-difference form.
 
     The advantage of the step is bounded by the policy's own slack, so that J_c <= d at any fixed point, for any
     full-support states, and the constraint is feasible whenever a step towards safety is small. ``measure`` says what
@@ -127,20 +127,26 @@ class PolicyLimit:
     episode's start; ``"critic"``, the critic's value at recent episode starts; ``"states"``, the critic's own
     E_b E_p[Q_c], for states of the policy's own episodes the cost per step over 1−γ: at once, but with the critic's
     bias. ``rate`` κ in (0, 1] is the share of the slack that one step may use: 1 is the theorem's; a measurement that
-    is W updates old asks for about the same correction W times, and a small κ keeps that from overshooting. The fixed
-    point is the same for every κ. Source: Kakade & Langford (2002), lemma 6.1; Achiam et al. (2017), corollary 2.
+    is W updates old asks for about the same correction W times, and a small κ keeps that from overshooting.
+    ``recovery`` R >= 1 multiplies an excess over the limit, 1 is the theorem's: a critic that knows the advantage of
+    actions only roughly takes cost away more slowly than it believes, while the reward goes on pulling. Give a
+    ``stride`` with it, see :func:`within`. The fixed point is the same for every κ and R. Source: Kakade & Langford
+    (2002), lemma 6.1; Achiam et al. (2017), corollary 2.
     """
 
     measure: str = attrs.field(default="steps", validator=one_of(MEASURES))
     rate: float = attrs.field(default=1.0, validator=number(gt=0, le=1))
+    recovery: float = attrs.field(default=1.0, validator=number(ge=1))
     stride: float | None = attrs.field(default=None, validator=number(gt=0, optional=True))
 
     summary: ClassVar[str] = "performance difference: the step's cost advantage below the policy's own slack"
 
     def threshold(self, q_cost: Tensor, prior: Tensor | None, limit: Tensor, measured: Tensor, gamma: float) -> Tensor:
-        """``E_b E_p[Q_c] + (1−γ) κ (d − J_c)``, or a stride below E_b E_p[Q_c] if that is more; :class:`CostLimit`."""
+        """``E_b E_p[Q_c] + (1−γ) κ (d − J_c)``, an excess R times, or a stride below E_b E_p[Q_c] if that is more;
+        :class:`CostLimit`."""
         own = prior_mean(q_cost, prior)
         slack = limit - (own if self.measure == "states" else measured)
+        slack = slack.minimum(self.recovery * slack)
         return within(self.stride, own + (1.0 - gamma) * self.rate * slack, q_cost, prior)
 
 

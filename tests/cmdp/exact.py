@@ -14,15 +14,17 @@ from cvpo.estep import DualProblem, Status
 from tests.cmdp.model import Cmdp
 
 
-def iterate(cmdp: Cmdp, limits: np.ndarray, limit: CostLimit, rounds: int) -> np.ndarray:
-    """``rounds`` of CVPO from the uniform policy; the returns [rounds,S] of the policy after each.
+def iterate(
+    cmdp: Cmdp, limits: np.ndarray, limit: CostLimit, rounds: int, start: np.ndarray | None = None
+) -> np.ndarray:
+    """``rounds`` of CVPO from the policy ``start``, or the uniform one; the returns [rounds,S] of the policy after each.
 
     Every state is one of the E-step's, whatever the start; every action is a particle, with log π_old as the prior, so
     that nothing is sampled.
     """
     solver = estep.registry.create("newton")
     projection = mstep.registry.create("full", kl=0.05)
-    old = Categorical(torch.zeros(cmdp.signals.shape[1:], dtype=torch.float64))
+    old = Categorical(torch.from_numpy(np.log(np.ones(cmdp.signals.shape[1:]) if start is None else start)))
     d = torch.from_numpy(limits)
     solution: Any = None
     trace = []

@@ -30,6 +30,22 @@ def test_the_policy_limit_reaches_the_optimum_and_the_limits(seed: int, costs: i
     np.testing.assert_allclose(trace[-3:, 1:], np.broadcast_to(limits, (3, costs)), rtol=2e-3)
 
 
+@pytest.mark.parametrize("costs", [1, 2])
+def test_taking_an_excess_back_faster_leaves_the_optimum_where_it_is(costs: int) -> None:
+    """From near the best policy without limits, which is far outside: at the limits sooner, and at the same optimum."""
+    cmdp = random_cmdp(0, costs, single_start=True)
+    limits = binding_limits(cmdp)
+    occupancy = cmdp.optimum(np.full(costs, SLACK)).occupancy + 0.1
+    traces = {}
+    for recovery in (1.0, 3.0):
+        limit = critics.limits.create("policy", rate=0.3, recovery=recovery)
+        traces[recovery] = iterate(cmdp, limits, limit, rounds=50, start=occupancy)
+        np.testing.assert_allclose(traces[recovery][-3:, 0], cmdp.optimum(limits).reward, rtol=1e-3)
+        np.testing.assert_allclose(traces[recovery][-3:, 1:], np.broadcast_to(limits, (3, costs)), rtol=2e-3)
+    outside = {recovery: (trace[:, 1:] > 1.01 * limits).any(-1).sum() for recovery, trace in traces.items()}
+    assert outside[3.0] < outside[1.0]
+
+
 def test_without_costs_it_reaches_the_best_return() -> None:
     cmdp = random_cmdp(3, 0, single_start=True)
     trace = iterate(cmdp, np.zeros(0), critics.limits.create("policy"), rounds=12)

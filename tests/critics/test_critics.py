@@ -205,6 +205,14 @@ def test_so_may_one_of_the_policy_limit():
     torch.testing.assert_close(threshold, own - torch.tensor([0.2, 0.1]).double() * spread)
 
 
+def test_the_policy_limit_may_take_back_an_excess_faster():
+    q_cost = torch.rand(3, 5, 4, dtype=torch.float64)
+    own, limit = q_cost.mean((-1, -2)), torch.ones(3, dtype=torch.float64)
+    measured = limit + torch.tensor([-0.1, 0.0, 0.02]).double()
+    threshold = critics.limits.create("policy", rate=0.5, recovery=10.0).threshold(q_cost, None, limit, measured, 0.9)
+    torch.testing.assert_close(threshold, own + 0.05 * torch.tensor([0.1, 0.0, -0.2]).double())
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_with_a_stride_a_hopeless_excess_leaves_the_estep_feasible(seed):
     """A stride of half of what the KL ball reaches, in states that no weights bring to the limit."""
