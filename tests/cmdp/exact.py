@@ -17,7 +17,7 @@ from tests.cmdp.model import Cmdp
 def iterate(
     cmdp: Cmdp, limits: np.ndarray, limit: CostLimit, rounds: int, start: np.ndarray | None = None
 ) -> np.ndarray:
-    """``rounds`` of CVPO from the policy ``start``, or the uniform one; the returns [rounds,S] of the policy after each.
+    """``rounds`` of CVPO from the policy ``start`` (None: uniform); the returns [rounds,S] of the policy after each.
 
     Every state is one of the E-step's, whatever the start; every action is a particle, with log π_old as the prior, so
     that nothing is sampled.
