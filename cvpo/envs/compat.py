@@ -92,7 +92,7 @@ def without_sky() -> Iterator[None]:
 
     def unparse(xml: Any, *args: Any, **kwargs: Any) -> str:
         asset = xml["mujoco"]["asset"]
-        asset["texture"] = [texture for texture in asset["texture"] if texture["@type"] != "skybox"]
+        asset["texture"] = [texture for texture in asset["texture"] if texture.get("@type") != "skybox"]
         return original.unparse(xml, *args, **kwargs)
 
     with _LOCK:
