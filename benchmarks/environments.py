@@ -63,8 +63,8 @@ class Package:
 
 def measure(task: str, pairs: int) -> dict[str, Any]:
     """The row of one task."""
-    sides = {"ours": Ours(task), "package": Package(task)}
-    env = sides["ours"].env  # type: ignore[attr-defined]
+    ours = Ours(task)
+    env, sides = ours.env, {"ours": ours, "package": Package(task)}
     rng = np.random.default_rng(SEED)
     ms: dict[str, list[float]] = {name: [] for name in sides}
     apart = np.zeros(2)
@@ -81,7 +81,7 @@ def measure(task: str, pairs: int) -> dict[str, Any]:
         "steps": env.horizon,
         "pairs": pairs,
         **{f"{name}_ms": quartiles(values) for name, values in ms.items()},
-        "ratio": quartiles(theirs / ours for ours, theirs in zip(ms["ours"], ms["package"], strict=True)),
+        "ratio": quartiles(theirs / own for own, theirs in zip(ms["ours"], ms["package"], strict=True)),
         "return_apart": float(apart[0]),
         "cost_apart": float(apart[1]),
         "command": "python -m benchmarks.environments",

@@ -89,7 +89,7 @@ CIRCLE: dict[str, Any] = {
 #: Safety-Gymnasium's navigation: what the policy sees is lidar, from which it has to learn where it is, so runs are
 #: long and make an update every five steps. The limit is held by what episodes cost (``policy``) with a stride near the
 #: most that the trust region allows: by the paper's limit a policy that was far outside stayed there for 40 000 steps,
-#: with strides of 0.2 and 0.3; with ``policy`` and no stride a seed stood still, all its E-steps infeasible
+#: with strides of 0.2 and 0.3; with ``policy`` and no stride a seed stood still, most E-steps infeasible
 #: (benchmarks/results/tuning.jsonl).
 NAVIGATION: dict[str, Any] = {
     **CONTROL,

@@ -85,8 +85,8 @@ def predefined_collisions() -> Iterator[None]:
 def without_sky() -> Iterator[None]:
     """Inside the block, Safety-Gymnasium's navigation tasks build their models without the pictures of the sky.
 
-    A model is built anew at every reset, and its six pictures are decoded each time: half a second, in which a Point
-    makes a thousand steps. Nothing but drawing reads them.
+    A model is built anew at every reset, and its six pictures are decoded each time, which takes longer than all the
+    steps of a short episode (benchmarks/results/environments.jsonl). Nothing but drawing reads them.
     """
     from safety_gymnasium import world
 

@@ -16,4 +16,3 @@ needs_safety = pytest.mark.skipif(not importlib.util.find_spec("safety_gymnasium
 def test_an_episode_is_that_of_the_package(task: str) -> None:
     row = measure(task, pairs=2)
     assert row["return_apart"] == row["cost_apart"] == 0.0
-    assert row["ours_ms"]["median"] > 0.0 and row["ratio"]["median"] > 0.0

@@ -43,7 +43,7 @@ def test_taking_an_excess_back_faster_leaves_the_optimum_where_it_is(costs: int)
         np.testing.assert_allclose(traces[recovery][-3:, 0], cmdp.optimum(limits).reward, rtol=1e-3)
         np.testing.assert_allclose(traces[recovery][-3:, 1:], np.broadcast_to(limits, (3, costs)), rtol=2e-3)
     outside = {recovery: (trace[:, 1:] > 1.01 * limits).any(-1).sum() for recovery, trace in traces.items()}
-    assert outside[3.0] < outside[1.0]
+    assert 0 < 2 * outside[3.0] <= outside[1.0]
 
 
 def test_without_costs_it_reaches_the_best_return() -> None:
