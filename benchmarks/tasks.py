@@ -92,8 +92,7 @@ def run(runs: Sequence[Run], jobs: int) -> list[dict[str, Any]]:
         elif not folder.result.exists():
             _cvpo(["resume", str(each.folder)], each)
         named = {"suite": each.suite, "variant": each.variant, "task": SUITES[each.suite].task, "seed": each.seed}
-        together = next((len(group) for group in (new, halted) if each in group), 1)
-        rows = rows_of({**named, "command": each.text, "jobs": jobs, "together": together}, folder)
+        rows = rows_of({**named, "command": each.text, "jobs": jobs}, folder)
         write_run(each.rows, rows)
         headers.append(rows[0])
     return headers

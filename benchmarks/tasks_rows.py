@@ -46,12 +46,13 @@ def rows_of(run: Mapping[str, Any], folder: RunFolder) -> list[Row]:
     ``seconds`` are those of the whole run with its evaluations and checkpoints, over all the parts it was run in.
     """
     evaluations = read_rows(folder.evaluations)
-    config = json.loads(folder.config.read_text())
+    config, result = (json.loads(path.read_text()) for path in (folder.config, folder.result))
     header = {
         "kind": "run",
         **run,
         "seconds": evaluations[-1]["time/elapsed"],
-        "result": json.loads(folder.result.read_text()),
+        "together": result.pop("together"),
+        "result": result,
         "config": config,
         "versions": json.loads(folder.versions.read_text()),
     }

@@ -105,15 +105,17 @@ def prolong(folder: RunFolder, steps: int, done: int) -> None:
         folders.write_text(folder.config, to_json({**folder.options(), "steps": steps}))
 
 
-def complete(recorder: Recorder) -> Result:
-    """How a run ended, written to its folder where it is complete."""
+def complete(recorder: Recorder, together: int = 1) -> Result:
+    """How a run ended, written to its folder where it is complete, with how many runs were ``together`` in the process
+    that ended it."""
     folder, agent = recorder.folder, recorder.agent
     scores = recorder.final() if recorder.stopped is None else ()
     result = Result(
         folder=folder.path, steps=agent.steps, updates=agent.updates, scores=scores, stopped=recorder.stopped
     )
     if scores:
-        plain = {"steps": result.steps, "updates": result.updates, "scores": [each.plain() for each in scores]}
+        scored = [each.plain() for each in scores]
+        plain = {"steps": result.steps, "updates": result.updates, "together": together, "scores": scored}
         folders.write_text(folder.result, json.dumps(plain, indent=2) + "\n")
     return result
 

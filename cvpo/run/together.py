@@ -118,7 +118,7 @@ def _run(
 
         with signals(asked.append):
             loop.run(steps, record)
-        return tuple(complete(each) for each in recorders)
+        return tuple(complete(each, len(recorders)) for each in recorders)
 
 
 def _restore(configs: Sequence[RunConfig], made: Sequence[RunFolder], loop: Loop, progress: Progress) -> list[Any]:

@@ -53,7 +53,8 @@ def test_each_folder_is_that_of_a_run_alone(together: list[RunFolder], index: in
     assert together[index].options() == alone.options()
     assert close(rows(together[index].metrics), rows(alone.metrics))
     assert close(rows(together[index].evaluations), rows(alone.evaluations))
-    assert json.loads(together[index].result.read_text())["steps"] == 400
+    results = [json.loads(folder.result.read_text()) for folder in (together[index], alone)]
+    assert [(each["steps"], each["together"]) for each in results] == [(400, len(SEEDS)), (400, 1)]
 
 
 def test_each_goes_on_alone(together: list[RunFolder], tmp_path: Path) -> None:
