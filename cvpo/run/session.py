@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from cvpo.run.config import RunConfig, to_json
 from cvpo.run.folder import Lock, RunFolder
 from cvpo.run.measure import Score
 from cvpo.run.recorder import Recorder
-from cvpo.run.setting import build, load_config, resolved, setting
+from cvpo.run.setting import build, load_config, resolved, setting, training_keys
 from cvpo.train import Loop
 
 
@@ -77,7 +77,7 @@ def _run(
     with contextlib.ExitStack() as stack:
         stack.callback(Lock(folder).close)
         stack.callback(progress.stop)
-        progress.note(f"run folder {folder.path}")
+        announce([folder], config, progress)
         saved = _restore(folder, config, loop, progress) if resume else None
         if resume:
             prolong(folder, config.steps, agent.steps)
@@ -87,6 +87,14 @@ def _run(
         with signals(recorder.stop):
             loop.run(config.steps, recorder)
         return complete(recorder)
+
+
+def announce(folders: Sequence[RunFolder], config: RunConfig, progress: Progress) -> None:
+    """Where the runs go; and whether anything is constrained, which nothing else in a run says."""
+    for folder in folders:
+        progress.note(f"run folder {folder.path}")
+    if not training_keys(config):
+        progress.note("no cost limits: costs are not constrained (--cost-limits sets them)")
 
 
 def reopen(folder: RunFolder, steps: int | None) -> RunConfig:

@@ -18,7 +18,7 @@ from cvpo.run.config import RunConfig
 from cvpo.run.folder import Lock, RunFolder
 from cvpo.run.members import Spoken, views_of
 from cvpo.run.recorder import Recorder
-from cvpo.run.session import Result, complete, fitting, prolong, reopen, signals
+from cvpo.run.session import Result, announce, complete, fitting, prolong, reopen, signals
 from cvpo.run.setting import build, resolved, setting
 from cvpo.train import Loop
 from cvpo.vector_agent import VectorAgent
@@ -91,8 +91,8 @@ def _run(
     with contextlib.ExitStack() as stack:
         for folder in made:
             stack.callback(Lock(folder).close)
-            progress.note(f"run folder {folder.path}")
         stack.callback(progress.stop)
+        announce(made, configs[0], progress)
         saved = _restore(configs, made, loop, progress) if resume else [None] * len(made)
         if resume:
             for folder in made:

@@ -24,6 +24,15 @@ def test_train_ends_with_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "cvpo resume" in capsys.readouterr().err
 
 
+def test_a_run_without_limits_says_that_nothing_is_constrained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--run", str(tmp_path / "free"), *SMALL, "--cost-limits"]) == 0
+    assert "costs are not constrained" in capsys.readouterr().err
+    assert main(["train", "--run", str(tmp_path / "bound"), *SMALL]) == 0
+    assert "costs are not constrained" not in capsys.readouterr().err
+
+
 def test_a_discrete_task_finds_its_parts(tmp_path: Path) -> None:
     line = [word for word in SMALL if not word.startswith("--policy")]
     line = [word for word in line if word != "16"] + ["--critic.hidden", "16"]
