@@ -76,7 +76,7 @@ def stages(agent: CVPO) -> Iterator[Stage]:
         (type(agent.store), "sample", "sampling", {}),
         (type(agent.store), "reprioritise", "sampling", {}),
         (type(agent.source), "select", "sampling", {}),
-        (type(learner), "_evaluate_policy", "critic", {}),
+        (type(learner), "evaluate_policy", "critic", {}),
         (type(config.returns), "targets", "target", {}),
         (type(config.critic), "evaluate", "particles", target),
         (learner.old_policy, "forward", "particles", target),
@@ -85,7 +85,7 @@ def stages(agent: CVPO) -> Iterator[Stage]:
         (cvpo.learner, "expectation_metrics", "metrics", {}),
         (type(config.fit), "fit", "fit", {}),
         (cvpo.mstep.fit, "guard", "guard", {}),
-        (type(learner), "_average", "averages", {}),
+        (type(learner), "average", "averages", {}),
     ]
     with ExitStack() as stack:
         for owner, attribute, name, inside in places:

@@ -83,13 +83,13 @@ class Learner:
 
         Of a population, all with a leading axis P.
         """
-        metrics, td = self._evaluate_policy(batch)
+        metrics, td = self.evaluate_policy(batch)
         old = self.old_policy(obs)
         actions, weights, expected = self._expectation(obs, old, constraint)
         fitted = self.config.fit.fit(
             self.fit, self.policy, self.config.mstep, obs, old, self._params["old_policy"], actions, weights
         )
-        self._average()
+        self.average()
         self.updates += 1
         return metrics | expected | {f"mstep/{name}": value for name, value in fitted.items()}, td
 
@@ -99,7 +99,7 @@ class Learner:
             for group in optimiser.param_groups:
                 group["lr"] = share * rate
 
-    def _evaluate_policy(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+    def evaluate_policy(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Critics: ``Q_s(o,a) <- y_s``, the target of ``config.returns``."""
         config = self.config
         with torch.no_grad():
@@ -147,7 +147,7 @@ class Learner:
         measured = {f"estep/{name}": value for name, value in expectation_metrics(problem, solution).items()}
         return actions, solution.weights, measured | {"policy/entropy": old.entropy().mean(-1)}
 
-    def _average(self) -> None:
+    def average(self) -> None:
         """Target critics by polyak average; the old policy likewise, or by a copy every ``old_period`` updates."""
         config, params = self.config, self._params
         _polyak(params["target_critic"], params["critic"], config.target_tau)

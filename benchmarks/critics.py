@@ -1,0 +1,165 @@
+"""Critic benchmark: how well critics foresee what a policy goes on to earn and to pay.
+
+    cvpo train --task SafetyPointGoal1-v0 --seed 111 --steps 80000 --run runs/goal
+    python -m benchmarks.critics runs/goal
+
+The policy of the run's newest checkpoint is held fixed and plays ``--episodes`` episodes: what came of each of their
+steps is ``G_s = Σ_i γ^i x_s,t+i``. For every variant, critics with fresh weights learn from the run's own replay, on
+which other, earlier policies acted, by the updates that training makes. One JSON line a variant goes to
+``benchmarks/results/critics.jsonl``: for each signal, reward first, after every ``--every`` updates, the correlation of
+Q_s(o,a) with G_s over all steps, and mean and standard deviation of both. The last steps of an episode, of which more
+than 1 % of the discounted weights is missing, are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from cvpo.agent import CVPO
+from cvpo.run import RunConfig, RunFolder
+from cvpo.run.setting import build, evaluation_keys, load_config, make_env, torch_threads
+from cvpo.run.versions import versions
+
+TARGET = Path(__file__).parent / "results" / "critics.jsonl"
+Changes = Mapping[str, Mapping[str, Any]]
+#: What is changed of the run's own options, by component.
+VARIANTS: dict[str, Changes] = {
+    **{f"{n} steps": {"buffer": {"steps": n}} for n in (1, 2, 5, 10, 20, 50)},
+    **{
+        f"{n} steps, {name}": {"buffer": {"steps": n}, "critic": critic}
+        for n in (2, 10)
+        for name, critic in (
+            ("layer norm", {"layer_norm": True}),
+            ("5 cost members", {"cost_members": 5}),
+            ("256 x 256", {"hidden": (256, 256)}),
+        )
+    },
+}
+
+
+@attrs.frozen(eq=False)
+class Course:
+    """What a policy saw, did, and what came of it: ``obs`` [T,N,O], ``action`` [T,N,D], ``to_go`` G [S,T,N]."""
+
+    obs: Tensor
+    action: Tensor
+    to_go: np.ndarray
+
+
+def play(agent: CVPO, env: Any) -> Course:
+    """One episode of samples of the policy in each copy of ``env``; they end by their time limit, all at one step."""
+    gamma, seen, done, came = agent.spec.gamma, [], [], []
+    obs, ended = env.reset(), np.zeros(env.num_envs, bool)
+    while not ended.any():
+        action = agent.act(obs)
+        env.begin(action.cpu().numpy())
+        step = env.finish()
+        seen.append(torch.as_tensor(obs).clone())
+        done.append(action)
+        came.append(np.vstack([step.reward[None], step.cost.T]))
+        obs, ended = step.obs, step.terminated | step.truncated
+    if not ended.all() or step.terminated.any():
+        raise SystemExit("episodes ended early or apart; allowed: a task whose episodes end by their time limit alone")
+    to_go = np.stack(came, 1).astype(float)
+    for t in range(len(came) - 2, -1, -1):
+        to_go[:, t] += gamma * to_go[:, t + 1]
+    kept = len(came) - math.ceil(math.log(0.01) / math.log(gamma))
+    return Course(torch.stack(seen[:kept]), torch.stack(done[:kept]), to_go[:, :kept])
+
+
+def grade(agent: CVPO, course: Course) -> list[dict[str, float]]:
+    """For each signal the correlation of Q_s and G_s, and their means and standard deviations."""
+    q = agent.learner.q_values(course.obs.flatten(0, 1), course.action.flatten(0, 1)).cpu().numpy()
+    rows = []
+    for predicted, realised in zip(q, course.to_go.reshape(len(q), -1), strict=True):
+        row = {"correlation": np.corrcoef(predicted, realised)[0, 1]}
+        for name, values in (("predicted", predicted), ("realised", realised)):
+            row |= {f"{name}_mean": values.mean(), f"{name}_sd": values.std()}
+        rows.append({name: round(float(value), 4) for name, value in row.items()})
+    return rows
+
+
+def study(agent: CVPO, state: dict[str, Any], course: Course, updates: int, every: int) -> list[dict[str, Any]]:
+    """Let the fresh critics of ``agent`` learn from the replay of ``state`` for its policy; grades along the way."""
+    agent.load_state_dict(state, learner=False)
+    for network in (agent.learner.policy, agent.learner.old_policy):
+        network.load_state_dict(state["learner"]["policy"])
+    found = []
+    for update in range(1, updates + 1):
+        agent.learner.evaluate_policy(agent.draw()[0])
+        agent.learner.average()
+        if update % every == 0:
+            found.append({"updates": update, "signals": grade(agent, course)})
+    return found
+
+
+def changed(config: RunConfig, changes: Changes) -> RunConfig:
+    """``config`` with some options of its components changed."""
+    parts = {name: attrs.evolve(config.agent[name], **options) for name, options in changes.items()}
+    return attrs.evolve(config, agent={**config.agent, **parts})
+
+
+def measure(run: Path, variants: Iterable[str], episodes: int, updates: int, every: int) -> Iterable[dict[str, Any]]:
+    """A row for each of ``variants``, on the same episodes."""
+    folder = RunFolder(run)
+    config = load_config(folder)
+    step, tree = folder.checkpoints().newest()
+    with (
+        torch_threads(config.threads),
+        contextlib.closing(make_env(config, copies=episodes, cost_keys=evaluation_keys(config))) as env,
+    ):
+        player = build(config, env)
+        player.load_state_dict(tree["agent"])
+        if player.normaliser is not None:
+            raise SystemExit("the run normalises observations; allowed: a run that does not")
+        course = play(player, env)
+        for variant in variants:
+            yield {
+                "variant": variant,
+                "task": config.task,
+                "seed": config.seed,
+                "step": step,
+                "gamma": player.spec.gamma,
+                "episodes": episodes,
+                "graded_steps": course.to_go[0].size,
+                "grades": study(build(changed(config, VARIANTS[variant]), env), tree["agent"], course, updates, every),
+                "changes": VARIANTS[variant],
+                "config": folder.options(),
+                "command": "python -m benchmarks.critics RUN",
+                "load": os.getloadavg()[0],
+                "versions": versions(),
+            }
+
+
+def main(argv: Iterable[str] | None = None) -> None:
+    """Grade the critics of every variant and write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a run of cvpo train")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--episodes", type=int, default=16)
+    parser.add_argument("--updates", type=int, default=3_000)
+    parser.add_argument("--every", type=int, default=1_000)
+    parser.add_argument("--out", type=Path, default=TARGET)
+    given = parser.parse_args(None if argv is None else list(argv))
+    with open(given.out, "w", encoding="utf-8") as file:
+        for row in measure(given.run, given.variants, given.episodes, given.updates, given.every):
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            last = row["grades"][-1]["signals"] if row["grades"] else []
+            print(row["variant"], [each["correlation"] for each in last], flush=True)
+
+
+if __name__ == "__main__":
+    main()
