@@ -53,18 +53,7 @@ class CVPO:
         self.config = config
         self.observation_space, self.action_space = observation_space, action_space
         self.door = ActionDoor(action_space)
-        if self.door.discrete != config.policy.discrete:
-            raise ConfigError(
-                f"policy {type(config.policy).__name__} does not fit the action space {action_space}; allowed: "
-                f"{'a categorical' if self.door.discrete else 'a Gaussian'} policy"
-            )
-        kind = "categorical" if self.door.discrete else "gaussian"
-        kinds = getattr(config.mstep, "kinds", (kind,))
-        if kind not in kinds:
-            raise ConfigError(
-                f"M-step {type(config.mstep).__name__} is for {' or '.join(kinds)} policies, the action space "
-                f"{action_space} needs a {kind} one; allowed: a projection whose kinds include {kind!r}"
-            )
+        config.check_actions(action_space, discrete=self.door.discrete)
         self.num_envs, self.seed, self.device, self.env = int(num_envs), int(seed), device_of(device), env
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.spec = Spec(flat_size(observation_space), self.door.size, config.signals, config.gamma)

@@ -120,6 +120,21 @@ class AgentConfig:
                 "distribution of the return; allowed: returns='td', or a critic of expected values"
             )
 
+    def check_actions(self, space: Any, *, discrete: bool) -> None:
+        """Raises ConfigError where policy or projection are not for the actions of ``space``."""
+        if discrete != self.policy.discrete:
+            raise ConfigError(
+                f"policy {type(self.policy).__name__} does not fit the action space {space}; allowed: "
+                f"{'a categorical' if discrete else 'a Gaussian'} policy"
+            )
+        kind = "categorical" if discrete else "gaussian"
+        kinds = getattr(self.mstep, "kinds", (kind,))
+        if kind not in kinds:
+            raise ConfigError(
+                f"M-step {type(self.mstep).__name__} is for {' or '.join(kinds)} policies, the action space "
+                f"{space} needs a {kind} one; allowed: a projection whose kinds include {kind!r}"
+            )
+
     @property
     def signals(self) -> int:
         """S = 1 + M."""
