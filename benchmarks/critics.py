@@ -4,11 +4,16 @@
     python -m benchmarks.critics runs/goal
 
 The policy of the run's newest checkpoint is held fixed and plays ``--episodes`` episodes: what came of each of their
-steps is ``G_s = Σ_i γ^i x_s,t+i``. For every variant, critics with fresh weights learn from the run's own replay, on
-which other, earlier policies acted, by the updates that training makes. One JSON line a variant goes to
-``benchmarks/results/critics.jsonl``: for each signal, reward first, after every ``--every`` updates, the correlation of
-Q_s(o,a) with G_s over all steps, and mean and standard deviation of both. The last steps of an episode, of which more
-than 1 % of the discounted weights is missing, are left out.
+steps is ``G_s = Σ_i γ^i x_s,t+i``. For every variant, two critics with fresh weights learn from the run's own replay,
+on which other, earlier policies acted, by the updates that training makes. One JSON line a variant goes to
+``benchmarks/results/critics.jsonl``, for each signal, reward first, after every ``--every`` updates:
+
+- ``correlation`` of Q_s(o,a) with G_s over all steps, the mean of the two critics, and mean and standard deviation of
+  both: whether the critics know in which states costs are to come. The last steps of an episode, of which more than 1 %
+  of the discounted weights is missing, are left out.
+- ``agreement``: the correlation of the advantages ``Q_s(o,a_k) - mean_k Q_s(o,a_k)`` of the two critics over actions of
+  the policy. An E-step follows these, and what two critics with the same data do not share is noise. Errors that they
+  share are not seen.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +38,13 @@ from cvpo.run.setting import build, evaluation_keys, load_config, make_env, torc
 from cvpo.run.versions import versions
 
 TARGET = Path(__file__).parent / "results" / "critics.jsonl"
+PARTICLES = 16
 Changes = Mapping[str, Mapping[str, Any]]
 #: What is changed of the run's own options, by component.
 VARIANTS: dict[str, Changes] = {
     **{f"{n} steps": {"buffer": {"steps": n}} for n in (1, 2, 5, 10, 20, 50)},
     **{
-        f"{n} steps, {name}": {"buffer": {"steps": n}, "critic": critic}
-        for n in (2, 10)
+        f"10 steps, {name}": {"buffer": {"steps": 10}, "critic": critic}
         for name, critic in (
             ("layer norm", {"layer_norm": True}),
             ("5 cost members", {"cost_members": 5}),
@@ -79,29 +84,46 @@ def play(agent: CVPO, env: Any) -> Course:
     return Course(torch.stack(seen[:kept]), torch.stack(done[:kept]), to_go[:, :kept])
 
 
-def grade(agent: CVPO, course: Course) -> list[dict[str, float]]:
-    """For each signal the correlation of Q_s and G_s, and their means and standard deviations."""
-    q = agent.learner.q_values(course.obs.flatten(0, 1), course.action.flatten(0, 1)).cpu().numpy()
+@torch.no_grad()
+def grade(agents: Sequence[CVPO], course: Course) -> list[dict[str, float]]:
+    """For each signal how well the critics of ``agents`` foresee G_s, and how far they agree on advantages."""
+    obs, action = course.obs.flatten(0, 1), course.action.flatten(0, 1)
+    q = np.stack([agent.learner.q_values(obs, action).cpu().numpy() for agent in agents])
+    # All are asked for the same actions; the states are those of the episodes, every tenth.
+    few = obs[::10]
+    actions = agents[0].policy(few).sample(PARTICLES, torch.Generator().manual_seed(0))
+    ranked = np.stack([each.config.critic.evaluate(each.learner.critic, few, actions).numpy() for each in agents])
+    advantage = (ranked - ranked.mean(-1, keepdims=True)).reshape(*ranked.shape[:2], -1)
     rows = []
-    for predicted, realised in zip(q, course.to_go.reshape(len(q), -1), strict=True):
-        row = {"correlation": np.corrcoef(predicted, realised)[0, 1]}
-        for name, values in (("predicted", predicted), ("realised", realised)):
+    for s, realised in enumerate(course.to_go.reshape(q.shape[1], -1)):
+        row = {
+            "correlation": np.mean([np.corrcoef(own, realised)[0, 1] for own in q[:, s]]),
+            "agreement": np.corrcoef(*advantage[:, s])[0, 1],
+        }
+        for name, values in (("predicted", q[:, s]), ("realised", realised)):
             row |= {f"{name}_mean": values.mean(), f"{name}_sd": values.std()}
         rows.append({name: round(float(value), 4) for name, value in row.items()})
     return rows
 
 
-def study(agent: CVPO, state: dict[str, Any], course: Course, updates: int, every: int) -> list[dict[str, Any]]:
-    """Let the fresh critics of ``agent`` learn from the replay of ``state`` for its policy; grades along the way."""
-    agent.load_state_dict(state, learner=False)
-    for network in (agent.learner.policy, agent.learner.old_policy):
-        network.load_state_dict(state["learner"]["policy"])
+def study(
+    agents: Sequence[CVPO], state: dict[str, Any], course: Course, updates: int, every: int
+) -> list[dict[str, Any]]:
+    """Let the fresh critics of ``agents`` learn from the replay of ``state`` for its policy; grades along the way."""
+    for agent in agents:
+        # They start apart, draw apart, and have the rest in common.
+        drawn = agent.generator.get_state()
+        agent.load_state_dict(state, learner=False)
+        agent.generator.set_state(drawn)
+        for network in (agent.learner.policy, agent.learner.old_policy):
+            network.load_state_dict(state["learner"]["policy"])
     found = []
     for update in range(1, updates + 1):
-        agent.learner.evaluate_policy(agent.draw()[0])
-        agent.learner.average()
+        for agent in agents:
+            agent.learner.evaluate_policy(agent.draw()[0])
+            agent.learner.average()
         if update % every == 0:
-            found.append({"updates": update, "signals": grade(agent, course)})
+            found.append({"updates": update, "signals": grade(agents, course)})
     return found
 
 
@@ -109,6 +131,12 @@ def changed(config: RunConfig, changes: Changes) -> RunConfig:
     """``config`` with some options of its components changed."""
     parts = {name: attrs.evolve(config.agent[name], **options) for name, options in changes.items()}
     return attrs.evolve(config, agent={**config.agent, **parts})
+
+
+def twins(config: RunConfig, env: Any) -> tuple[CVPO, CVPO]:
+    """Two agents of ``config`` with seeds of their own."""
+    first, second = (build(attrs.evolve(config, seed=config.seed + more), env) for more in (0, 1))
+    return first, second
 
 
 def measure(run: Path, variants: Iterable[str], episodes: int, updates: int, every: int) -> Iterable[dict[str, Any]]:
@@ -134,7 +162,7 @@ def measure(run: Path, variants: Iterable[str], episodes: int, updates: int, eve
                 "gamma": player.spec.gamma,
                 "episodes": episodes,
                 "graded_steps": course.to_go[0].size,
-                "grades": study(build(changed(config, VARIANTS[variant]), env), tree["agent"], course, updates, every),
+                "grades": study(twins(changed(config, VARIANTS[variant]), env), tree["agent"], course, updates, every),
                 "changes": VARIANTS[variant],
                 "config": folder.options(),
                 "command": "python -m benchmarks.critics RUN",
@@ -158,7 +186,7 @@ def main(argv: Iterable[str] | None = None) -> None:
             file.write(json.dumps(row) + "\n")
             file.flush()
             last = row["grades"][-1]["signals"] if row["grades"] else []
-            print(row["variant"], [each["correlation"] for each in last], flush=True)
+            print(row["variant"], [(each["correlation"], each["agreement"]) for each in last], flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 from gymnasium import Space
 from torch import Tensor, nn
 
+from cvpo.buffers.protocol import end_windows
 from cvpo.calibration import BY_CRITIC
 from cvpo.config import AgentConfig
 from cvpo.constraint import Constraint
@@ -80,10 +81,10 @@ class CVPO:
         return pi.mode if deterministic else pi.sample(1, generator or self.generator).squeeze(-2)
 
     @torch.no_grad()
-    def _log_prob(self, transition: Transition) -> Tensor:
-        """log π_θ(a|o) [N] of the policy as it is now, which is the one that acted."""
-        obs, actions = transition.obs.to(self.device), transition.action.to(self.device)
-        return self.policy(self._normalised(obs)).log_prob(actions.unsqueeze(-2)).squeeze(-1)
+    def log_prob(self, obs: Any, actions: Tensor) -> Tensor:
+        """log π_θ(a|o) [N] of the policy as it is now, for observations [N,O] and actions [N,D] of :meth:`act`."""
+        obs = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
+        return self.policy(self._normalised(obs)).log_prob(actions.to(self.device).unsqueeze(-2)).squeeze(-1)
 
     def predict(self, obs: Any, deterministic: bool = True) -> tuple[Any, None]:
         """The environment's action for one observation or a batch of them, and None, as Stable-Baselines3 returns."""
@@ -98,6 +99,8 @@ class CVPO:
         theirs, and for values that are not finite.
 
         ``cut`` says that the stream of steps ends here although the episodes do not: n-step windows must not go on.
+        Returns that need log μ(a|o) take that of the policy as it is now, unless ``transition`` has it: give it where
+        there were updates since :meth:`act`.
         """
         transition.check(self.spec, self.num_envs)
         for name in ("obs", "action", "signals", "next_obs"):
@@ -105,7 +108,7 @@ class CVPO:
                 raise EnvError(f"transition.{name} has a non-finite value at step {self.steps}; allowed: finite values")
         finished = self.constraint.add(transition)
         if self.config.returns.windows and transition.log_prob is None:
-            transition = attrs.evolve(transition, log_prob=self._log_prob(transition))
+            transition = attrs.evolve(transition, log_prob=self.log_prob(transition.obs, transition.action))
         if cut:
             transition = attrs.evolve(transition, truncated=torch.ones_like(transition.truncated))
         transition = transition.to(self.device)
@@ -115,6 +118,12 @@ class CVPO:
             self.normaliser.update(transition.obs)
         self.steps += self.num_envs
         return finished
+
+    def interrupt(self) -> None:
+        """Episodes under way are left: the next step of every environment is the first of another. Neither episode
+        statistics nor n-step windows go on across it."""
+        self.constraint.statistics.interrupt()
+        end_windows(self.store)
 
     # ---------------------------------------------------------------------------------------------- learning
 

@@ -98,8 +98,17 @@ class AgentConfig:
     normalise_obs: bool = attrs.field(default=False, validator=flag)
 
     def __attrs_post_init__(self) -> None:
-        if self.cost_limits and self.limit_kind == "episode" and self.horizon is None:
-            raise ConfigError("horizon is None; an episode cost limit needs the episode length in steps, horizon=T")
+        needed = self.limit_kind == "episode" or (self.limit_kind == "step" and self.horizon_terminates)
+        if self.cost_limits and needed and self.horizon is None:
+            what = (
+                "an episode cost limit" if self.limit_kind == "episode" else "a limit per step with horizon_terminates"
+            )
+            raise ConfigError(f"horizon is None; {what} needs the episode length in steps, horizon=T")
+        if getattr(self.states, "of_batch", False) and (self.estep_batch or 0) > self.batch_size:
+            raise ConfigError(
+                f"estep_batch is {self.estep_batch}, more than the {self.batch_size} of batch_size, which states="
+                f"{type(self.states).__name__} are taken from; allowed: at most these, or states='recent'"
+            )
         if self.returns.windows:
             self._check_windows()
         if self.level_rate:

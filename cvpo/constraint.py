@@ -92,7 +92,7 @@ class Constraint:
         ]
         self._limit = torch.tensor(limits, dtype=torch.float64, device=self._device)
         kind = config.limit.measure if config.limit.measure in ("discounted", "steps") else "episode"
-        measured = self.statistics.measured_cost(kind, terminates=terminates)
+        measured = self.statistics.measured_cost(kind, lengths, terminates=terminates)
         self._measured = self._limit if measured is None else torch.as_tensor(measured, device=self._device)
 
 

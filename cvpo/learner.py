@@ -180,6 +180,8 @@ class Learner:
         saved = state["solution"]
         self.solution = None if saved is None else DualSolution(**saved)
         self.updates = int(state["updates"])
+        # The rates saved are those of a moment in a schedule, which its loop sets again before each update.
+        self.scale_rates(1.0)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import torch
 
 from cvpo.agent import CVPO
 from cvpo.buffers.dsrl import Dataset
+from cvpo.buffers.protocol import end_windows
 from cvpo.envs.spaces import ActionDoor
 from cvpo.errors import ConfigError
 from cvpo.types import Transition
@@ -40,6 +41,7 @@ def fill(agent: CVPO, data: Dataset) -> int:
         terminated=side_by_side(data.terminated),
         truncated=truncated,
     )
+    end_windows(agent.store)
     if hasattr(agent.store, "extend"):
         agent.store.extend(transitions)
     else:

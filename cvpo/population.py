@@ -89,6 +89,7 @@ def join_states(learner: Learner, members: Sequence[Learner], states: Sequence[d
     learner.critic_optimiser.load_state_dict(_join([state["critic_optimiser"] for state in states], None, critic))
     learner.fit.load_state_dict(_join([state["fit"] for state in states], learner.fit.state_dict(), policy))
     learner.updates = updates[0]
+    learner.scale_rates(1.0)
     solutions = [state["solution"] for state in states]
     if solutions[0] is None:
         learner.solution = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -105,22 +106,24 @@ class EpisodeStatistics:
         """Lengths of the newest episodes, none before the first has ended."""
         return [episode.length for episode in self.episodes]
 
-    def measured_cost(self, kind: str, *, terminates: bool) -> np.ndarray | None:
+    def measured_cost(self, kind: str, horizon: Sequence[float], *, terminates: bool) -> np.ndarray | None:
         """J_c [M] of the newest episodes in the scale of Q; None before the first.
 
-        ``kind="discounted"``: the mean realised discounted sum; ``"episode"``: the mean episode sum, converted as a
-        cost limit is; ``"steps"``: the mean cost of the newest steps, converted as a limit per step is. All estimate
-        the behaviour policy's cost.
+        ``kind="discounted"``: the mean realised discounted sum, over 1 − mean γᵀ of the episodes' own lengths where
+        they are truncated: Q goes on there, at the same cost per step as far as is known. ``"episode"``: the mean
+        episode sum, converted with ``horizon`` as a cost limit is; ``"steps"``: the mean cost of the newest steps,
+        converted as a limit per step is. All estimate the behaviour policy's cost.
         """
         if not self.episodes:
             return None
-        if kind == "steps":
-            rates = self.steps[: self.step_count, :, 1:].mean((0, 1))
-            return np.array([to_q_scale(c, "step", self.gamma, self.lengths(), terminates=terminates) for c in rates])
         if kind == "discounted":
-            return np.mean([episode.discounted[1:] for episode in self.episodes], axis=0)
-        total = np.mean([episode.total[1:] for episode in self.episodes], axis=0)
-        return np.array([to_q_scale(c, "episode", self.gamma, self.lengths(), terminates=terminates) for c in total])
+            seen = 1.0 if terminates else 1.0 - np.mean(np.power(self.gamma, self.lengths()))
+            return np.mean([episode.discounted[1:] for episode in self.episodes], axis=0) / seen
+        if kind == "steps":
+            unit, costs = "step", self.steps[: self.step_count, :, 1:].mean((0, 1))
+        else:
+            unit, costs = "episode", np.mean([episode.total[1:] for episode in self.episodes], axis=0)
+        return np.array([to_q_scale(c, unit, self.gamma, horizon, terminates=terminates) for c in costs])
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -67,12 +67,15 @@ class Loop:
         agent, env = self.agent, self.env
         if self.obs is None:
             for member in self._members:
-                member.constraint.statistics.interrupt()
+                member.interrupt()
             self.obs = env.reset()
         while agent.steps < until:
             log_prob = None
             if agent.steps >= self.schedule.warmup_steps:
                 actions = agent.act(self.obs)
+                if agent.config.returns.windows:
+                    # Now: the updates below change the policy that acted.
+                    log_prob = agent.log_prob(self.obs, actions)
             else:
                 pairs = zip(self._members, self._rngs, strict=True)
                 actions = torch.from_numpy(np.concatenate([m.door.sample(m.num_envs, rng) for m, rng in pairs]))

@@ -70,11 +70,21 @@ class VectorAgent:
     @torch.no_grad()
     def act(self, obs: Any, deterministic: bool = False) -> Tensor:
         """Actions [P·n,D] of the policies' own scale for observations [P·n,O], each drawn by its member's generator."""
+        pi = self._policies(obs)
+        return (pi.mode if deterministic else pi.sample(1, self.generators).squeeze(-2)).flatten(0, 1)
+
+    @torch.no_grad()
+    def log_prob(self, obs: Any, actions: Tensor) -> Tensor:
+        """log π_θ(a|o) [P·n] of the policies as they are now; see :meth:`CVPO.log_prob`."""
+        rows = actions.to(self.device).reshape(len(self), -1, 1, actions.shape[-1])
+        return self._policies(obs).log_prob(rows).flatten()
+
+    def _policies(self, obs: Any) -> Any:
+        """Each member's distributions for its own of the observations [P·n,O], with leading axes [P,n]."""
         rows = torch.as_tensor(obs, dtype=torch.float32, device=self.device).reshape(len(self), -1, self.spec.obs_size)
         if self.config.normalise_obs:
             rows = torch.stack([agent.normaliser(own) for agent, own in zip(self.agents, rows, strict=True)])  # type: ignore[misc]
-        pi = self.policy(rows)
-        return (pi.mode if deterministic else pi.sample(1, self.generators).squeeze(-2)).flatten(0, 1)
+        return self.policy(rows)
 
     def observe(self, transition: Transition, *, cut: bool = False) -> list[list[Episode]]:
         """Store one step of all environments [P·n]; the episodes that it finished, by member.

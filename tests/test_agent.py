@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -206,3 +209,30 @@ def test_an_infeasible_estep_is_counted_and_survived():
     metrics = agent.update()
     assert metrics["estep/infeasible"] == 1.0 and metrics["estep/violation"] > 5.0
     assert max(v for k, v in metrics.items() if k.startswith("mstep/kl/")) <= 1.0 + 1e-3
+
+
+@pytest.mark.parametrize("members", [0, 2])
+def test_a_state_from_the_end_of_a_schedule_learns_at_the_rates_it_was_made_with(members: int) -> None:
+    agents = [line_agent(1, seed=seed) for seed in range(members or 1)]
+    agent, env = (cvpo.VectorAgent([each for each, _ in agents]), [own for _, own in agents]) if members else agents[0]
+    saved = []
+
+    def keep(loop: Any) -> None:
+        saved.append(copy.deepcopy(agent.state_dict()))
+
+    agent.learn(60, env=env, callback=keep, warmup_steps=40, final_lr=0.2)
+    other = cvpo.VectorAgent([line_agent(1, seed=seed)[0] for seed in range(members)]) if members else line_agent(1)[0]
+    other.load_state_dict(saved[-1])
+    for optimiser in (other.learner.critic_optimiser, other.learner.fit.optimizer):
+        assert optimiser.param_groups[0]["lr"] == 1e-3
+
+
+def test_episodes_that_were_left_do_not_go_on() -> None:
+    agent, _ = line_agent(1, buffer={"name": "nstep", "steps": 5})
+    agent.learn(30, warmup_steps=30, callback=lambda loop: loop.agent.steps < 7)
+    assert agent.steps == 7
+    agent.learn(20, warmup_steps=30)
+    windows = agent.store.at(torch.arange(10))
+    left = agent.store.ring.data["next_obs"][6, 0]
+    torch.testing.assert_close(windows.next_obs[2:7], left.expand(5, -1))
+    assert [episode.length for episode in agent.constraint.statistics.episodes] == [20]

@@ -33,6 +33,16 @@ STEP = dict(
         (dict(cost_limits=-1.0, horizon=9), ConfigError, r"cost_limits has -1.0; allowed: finite numbers >= 0"),
         (dict(cost_limits=float("nan"), horizon=9), ConfigError, "cost_limits has nan"),
         (dict(cost_limits=1.0), ConfigError, "horizon is None; an episode cost limit needs"),
+        (
+            dict(cost_limits=1.0, limit_kind="step", horizon_terminates=True),
+            ConfigError,
+            "horizon is None; a limit per step with horizon_terminates needs",
+        ),
+        (
+            dict(states="replay", estep_batch=64, batch_size=32),
+            ConfigError,
+            "estep_batch is 64, more than the 32 of batch_size, which states=ReplayStates are taken from",
+        ),
         (dict(cost_limits="25"), ConfigError, "cost_limits is '25'; allowed: a finite number >= 0, or a sequence"),
         (dict(cost_limits={"cost": 25.0}), ConfigError, "cost_limits is {'cost': 25.0}; allowed"),
         (dict(cost_limits=None), ConfigError, "cost_limits is None; allowed"),

@@ -68,6 +68,16 @@ def test_it_fills_the_replay_in_order_with_the_policys_own_actions(tmp_path, arr
     np.testing.assert_allclose(agent.normaliser.mean, data.obs[:kept].mean(0), atol=1e-5)
 
 
+def test_windows_of_the_agents_own_steps_do_not_reach_into_the_data(tmp_path, arrays) -> None:
+    data = read(write(tmp_path / "data.hdf5", arrays))
+    agent, _ = line_agent(1, buffer={"name": "nstep", "steps": 5})
+    agent.learn(7, warmup_steps=7, callback=lambda loop: loop.agent.steps < 6)
+    fill(agent, data)
+    windows = agent.store.at(torch.arange(6))
+    own = agent.store.ring.data["next_obs"][5, 0]
+    torch.testing.assert_close(windows.next_obs[1:], own.expand(5, -1))
+
+
 def test_a_store_that_cannot_extend_is_filled_step_by_step(tmp_path, arrays, monkeypatch) -> None:
     data = read(write(tmp_path / "data.hdf5", arrays))
     agents = [line_agent(1, num_envs=4)[0] for _ in range(2)]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from cvpo.critics.limits import to_q_scale
 from cvpo.statistics import EpisodeStatistics
 
 GAMMA = 0.95
+LENGTHS = (20,)
 
 
 def play(statistics: EpisodeStatistics, steps: int, lengths: tuple[int, int] = (5, 8), seed: int = 0):
@@ -47,14 +50,31 @@ def test_sums_lengths_and_starts():
 
 def test_measured_cost_of_the_newest_episodes():
     statistics = fresh()
-    assert statistics.measured_cost("episode", terminates=False) is None
+    assert statistics.measured_cost("episode", LENGTHS, terminates=False) is None
     expected, _ = play(statistics, 40)
     newest = [signals for signals, _ in expected[-4:]]
-    rate = np.mean([s[:, 1:].sum(0) for s in newest], 0) / np.mean([len(s) for s in newest])
-    np.testing.assert_allclose(statistics.measured_cost("episode", terminates=False), rate / (1 - GAMMA))
+    rate = np.mean([s[:, 1:].sum(0) for s in newest], 0) / np.mean(LENGTHS)
+    np.testing.assert_allclose(statistics.measured_cost("episode", LENGTHS, terminates=False), rate / (1 - GAMMA))
     discounted = np.mean([(GAMMA ** np.arange(len(s))) @ s[:, 1:] for s in newest], 0)
-    np.testing.assert_allclose(statistics.measured_cost("discounted", terminates=False), discounted)
+    np.testing.assert_allclose(statistics.measured_cost("discounted", LENGTHS, terminates=True), discounted)
+    seen = 1.0 - np.mean([GAMMA ** len(s) for s in newest])
+    np.testing.assert_allclose(statistics.measured_cost("discounted", LENGTHS, terminates=False), discounted / seen)
     assert statistics.lengths() == [len(s) for s in newest]
+
+
+@pytest.mark.parametrize("terminates", [False, True])
+@pytest.mark.parametrize("kind", ["episode", "steps", "discounted"])
+def test_a_policy_at_its_limit_measures_the_limit(kind: str, terminates: bool) -> None:
+    """At a cost of 0.25 in each of 20 steps, what is measured is what an episode limit of 5 is in the scale of Q."""
+    statistics = EpisodeStatistics(1, 1, 1, signals=2, gamma=GAMMA, keep_episodes=4, keep_steps=20)
+    zero, no = np.zeros((1, 1), np.float32), np.zeros(1, bool)
+    for t in range(60):
+        end = np.array([(t + 1) % 20 == 0])
+        ended, cut = (end, no) if terminates else (no, end)
+        statistics.add(zero, zero, np.array([[0.0], [0.25]]), zero, ended, cut)
+    limit = to_q_scale(5.0, "episode", GAMMA, LENGTHS, terminates=terminates)
+    measured = statistics.measured_cost(kind, LENGTHS, terminates=terminates)
+    np.testing.assert_allclose(measured, [limit])
 
 
 def test_measured_cost_of_the_newest_steps_waits_for_no_episode():
@@ -65,7 +85,7 @@ def test_measured_cost_of_the_newest_steps_waits_for_no_episode():
     for signals in newest:
         statistics.add(np.zeros((2, 4)), np.zeros((2, 1)), signals, np.zeros((2, 4)), *np.zeros((2, 2), dtype=bool))
     rate = newest[:, 1:].mean((0, 2))
-    np.testing.assert_allclose(statistics.measured_cost("steps", terminates=False), rate / (1 - GAMMA))
+    np.testing.assert_allclose(statistics.measured_cost("steps", LENGTHS, terminates=False), rate / (1 - GAMMA))
 
 
 def test_state_round_trip_in_the_middle_of_episodes():
@@ -80,7 +100,8 @@ def test_state_round_trip_in_the_middle_of_episodes():
         assert a.length == b.length
     assert statistics.count == other.count
     np.testing.assert_array_equal(
-        statistics.measured_cost("steps", terminates=False), other.measured_cost("steps", terminates=False)
+        statistics.measured_cost("steps", LENGTHS, terminates=False),
+        other.measured_cost("steps", LENGTHS, terminates=False),
     )
 
 

@@ -78,6 +78,11 @@ class NStepStore(UniformStore):
         self._move_end(before)
         return kept
 
+    def end(self) -> None:
+        """No window goes beyond the newest step, whatever is added after it."""
+        if len(self):
+            self.ring.data["done"][self.ring.newest] = True
+
     def _move_end(self, before: int) -> None:
         """Windows end at the newest step, and no longer at the row that was the newest ``before``."""
         cut, done = self.ring.data["cut"], self.ring.data["done"]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cvpo.buffers.nstep import NStepStore
+from cvpo.buffers.protocol import end_windows
 from cvpo.buffers.ring import STORAGE
 from cvpo.buffers.sumtree import SumTree
 from cvpo.buffers.uniform import UniformStore
@@ -81,6 +82,10 @@ class PrioritizedStore:
         self.tree.write(index, self.largest.expand(len(index)))
         return rows
 
+    def end(self) -> None:
+        """See :meth:`cvpo.buffers.nstep.NStepStore.end`."""
+        end_windows(self.inner)
+
     def sample(self, size: int) -> Batch:
         if len(self._strata) != size:
             self._strata = torch.arange(size, dtype=torch.float64, device=self.ring.device)
@@ -113,5 +118,6 @@ class PrioritizedStore:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.inner.load_state_dict(state["inner"])
         priorities = state["priorities"].to(self.ring.device)
+        self.tree.clear()
         self.tree.write(torch.arange(len(priorities), device=self.ring.device), priorities)
         self.largest = state["largest"].to(self.ring.device)

@@ -32,7 +32,8 @@ class Store(Protocol):
         """Append one step of all environments.
 
         A store may also offer ``extend(transitions)``, many steps at once with a leading axis [T,...]; without it a
-        data set is added step by step.
+        data set is added step by step. One that joins steps to windows offers ``end()``: no window goes beyond the
+        newest step, as if it had been truncated.
         """
         ...
 
@@ -62,3 +63,10 @@ class Buffer(Protocol):
     def build(self, spec: Spec, num_envs: int, device: torch.device, generator: torch.Generator) -> Store:
         """An empty store for ``num_envs`` environments, memory allocated."""
         ...
+
+
+def end_windows(store: Store) -> None:
+    """What is added to ``store`` from now on does not follow on what it holds."""
+    end = getattr(store, "end", None)
+    if end is not None:
+        end()

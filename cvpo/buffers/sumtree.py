@@ -36,6 +36,11 @@ class SumTree:
             index = index // FANOUT
             above[index] = rows[index].sum(-1)
 
+    def clear(self) -> None:
+        """Set all leaves to 0."""
+        for level in self.levels:
+            level.zero_()
+
     def write_range(self, first: int, count: int, value: Tensor) -> None:
         """Set ``count`` leaves from ``first`` on to one value."""
         last = first + count

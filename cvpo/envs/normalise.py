@@ -47,7 +47,7 @@ class ObservationNormaliser:
         return attrs.evolve(batch, obs=self(batch.obs), next_obs=self(batch.next_obs), window=window)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"count": self.count, "mean": self.mean, "square": self.square}
+        return {name: getattr(self, name).clone() for name in ("count", "mean", "square")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in ("count", "mean", "square"):

@@ -23,7 +23,9 @@ def expectation_metrics(problem: DualProblem, solution: DualSolution) -> dict[st
     """
     q, weights = problem.q_reward, solution.weights
     reference = -math.log(weights.shape[-1]) if problem.log_prior is None else problem.log_prior
-    kl = (torch.xlogy(weights, weights) - weights * reference).sum(-1).mean(-1)
+    # An action that the prior excludes has no weight: 0 · −∞ is 0 here.
+    gain = torch.xlogy(weights, weights) - torch.where(weights > 0, weights * reference, 0.0)
+    kl = gain.sum(-1).mean(-1)
     metrics = {
         "eta": solution.eta,
         "kl": kl / problem.kl_epsilon,

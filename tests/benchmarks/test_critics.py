@@ -43,6 +43,7 @@ def test_critics_learn_to_foresee_what_comes(run: Path, tmp_path: Path) -> None:
     for row in rows:
         reward, cost = row["grades"][-1]["signals"]
         assert reward["correlation"] > 0.5 and cost["correlation"] > 0.5
+        assert 0.3 < reward["agreement"] < 1.0 and 0.3 < cost["agreement"] < 1.0
         # The same episodes for every variant.
         assert cost["realised_mean"] == rows[0]["grades"][0]["signals"][1]["realised_mean"]
 

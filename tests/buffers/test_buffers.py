@@ -44,6 +44,20 @@ def filled(name: str, steps: int = 40, envs: int = 3, terminating: bool = True, 
     return store
 
 
+@pytest.mark.parametrize("name", ["nstep", "prioritized"])
+def test_no_window_goes_on_where_the_stream_broke_off(name: str) -> None:
+    store = buffers.registry.create(name, steps=4, capacity=60).build(spec(), 2, CPU, torch.Generator().manual_seed(0))
+    store.end()  # nothing is there yet
+    steps = stream(6, 2, lengths=(100, 100))
+    for t, transition in enumerate(steps):
+        store.add(transition)
+        if t == 2:
+            store.end()
+    windows = getattr(store, "inner", store).at(torch.arange(12))
+    last = windows.next_obs[:, 1].view(6, 2)
+    assert last.tolist() == [[3.0, 3.0]] * 3 + [[6.0, 6.0]] * 3 and not windows.terminated.any()
+
+
 def test_uniform_returns_what_was_added_and_reaches_every_transition():
     store = filled("uniform", capacity=60)
     batch = store.sample(4000)

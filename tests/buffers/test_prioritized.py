@@ -113,6 +113,17 @@ def test_a_restored_tree_is_equal_bit_for_bit() -> None:
         assert torch.equal(ours, theirs)
 
 
+def test_a_store_goes_back_to_an_earlier_state() -> None:
+    store = filled()
+    empty = buffers.registry.create("prioritized", capacity=90).build(spec(), 3, CPU, torch.Generator().manual_seed(0))
+    for transition in stream(2, 3):
+        empty.add(transition)
+    store.load_state_dict(empty.state_dict())
+    assert len(store) == 6 and store.sample(200).index.max() < 6
+    for ours, theirs in zip(store.tree.levels, empty.tree.levels, strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_weights_reach_the_critics_loss_and_nothing_else() -> None:
     """Two agents in the same state, a batch that differs in its weights alone: other critics, the same policy."""
     updated = []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import numpy as np
 import pytest
 import torch
 
+import cvpo
 from cvpo import buffers
 from cvpo.critics import returns
 from cvpo.critics.returns import Evaluation, LambdaReturns, Retrace, TemporalDifference
@@ -155,6 +158,29 @@ def test_the_agent_stores_who_acted_and_learns_from_it() -> None:
     torch.testing.assert_close(data["log_prob"][:20], torch.full((20,), -2 * np.log(2.0)).float())
     agent.learn(40, warmup_steps=0, updates_per_step=1.0)
     assert all(torch.isfinite(value).all() for value in agent.update().values())
+
+
+@pytest.mark.parametrize("members", [0, 2])
+def test_who_acted_is_who_it_was_before_the_updates_of_its_step(members: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"returns": "retrace", "buffer": WINDOWS, "normalise_obs": True}
+    if members:
+        agents = [line_agent(1, **{**options, "seed": seed}) for seed in range(members)]
+        agent, env = cvpo.VectorAgent([each for each, _ in agents]), [own for _, own in agents]
+    else:
+        agent, env = line_agent(1, **options)
+    who, seen, act = type(agent), [], type(agent).act
+
+    def watched(self: Any, obs: Any, *given: Any) -> torch.Tensor:
+        actions = act(self, obs, *given)
+        seen.append(self.log_prob(obs, actions))
+        return actions
+
+    monkeypatch.setattr(who, "act", watched)
+    agent.learn(40, env=env, warmup_steps=10, updates_per_step=2.0)
+    single = agent.agents if members else (agent,)
+    stored = torch.cat([each.store.ring.data["log_prob"][10:40] for each in single], -1)
+    torch.testing.assert_close(stored, torch.stack(seen))
+    assert agent.updates == 60
 
 
 WINDOWS = {"name": "nstep", "steps": 4, "windows": True, "capacity": 500}

@@ -31,3 +31,12 @@ def test_constant_entries_stay_finite():
         running.update(torch.ones(10, 2))
     assert torch.equal(running(torch.ones(1, 2)), torch.zeros(1, 2))
     assert running(torch.full((1, 2), 1e9)).abs().max() == 10
+
+
+def test_a_snapshot_stays_what_it_was():
+    running = ObservationNormaliser(2)
+    running.update(torch.randn(100, 2, generator=torch.Generator().manual_seed(0)))
+    snapshot, before = running.state_dict(), running(torch.ones(1, 2))
+    running.update(torch.full((100, 2), 50.0))
+    running.load_state_dict(snapshot)
+    assert torch.equal(running(torch.ones(1, 2)), before)

@@ -50,3 +50,10 @@ def test_a_single_problem_without_costs_has_numbers():
     assert all(value.ndim == 0 for value in metrics.values())
     assert not any(name.startswith(("lam", "cost", "limit")) for name in metrics)
     assert float(metrics["kl"]) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_an_action_that_the_prior_excludes_counts_for_nothing():
+    prior = torch.tensor([[0.0, 0.0, -torch.inf]]).log_softmax(-1)
+    problem = DualProblem(torch.tensor([[1.0, 0.0, 9.0]]), None, None, 0.1, prior)
+    metrics = expectation_metrics(problem, registry.create("newton").solve(problem))
+    assert float(metrics["kl"]) == pytest.approx(1.0, abs=1e-4)
