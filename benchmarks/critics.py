@@ -143,6 +143,7 @@ def measure(run: Path, variants: Iterable[str], episodes: int, updates: int, eve
     """A row for each of ``variants``, on the same episodes."""
     folder = RunFolder(run)
     config = load_config(folder)
+    flags = [f"--episodes {episodes}", f"--updates {updates}", f"--every {every}"]
     step, tree = folder.checkpoints().newest()
     with (
         torch_threads(config.threads),
@@ -165,7 +166,7 @@ def measure(run: Path, variants: Iterable[str], episodes: int, updates: int, eve
                 "grades": study(twins(changed(config, VARIANTS[variant]), env), tree["agent"], course, updates, every),
                 "changes": VARIANTS[variant],
                 "config": folder.options(),
-                "command": "python -m benchmarks.critics RUN",
+                "command": " ".join(["python -m benchmarks.critics RUN", *flags]),
                 "load": os.getloadavg()[0],
                 "versions": versions(),
             }
