@@ -50,7 +50,7 @@ def train(fit: str, factor: float, seed: int, steps: int | None = None) -> dict[
 
         agent.update = watched  # type: ignore[method-assign]
         loop.run(config.steps)
-        found = evaluate(agent, eval_env, 20)
+        found = evaluate(agent, eval_env, 20, seed=0)
     return {
         "fit": fit,
         "lr_factor": factor,

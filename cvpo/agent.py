@@ -67,6 +67,8 @@ class CVPO:
         self.estep_batch = config.estep_batch or config.batch_size
         self._by_critic = BY_CRITIC.get(config.limit.measure)
         self.steps = 0
+        #: Whether a population trains it.
+        self.taken_over = False
 
     # ---------------------------------------------------------------------------------------------- acting
 
@@ -87,7 +89,8 @@ class CVPO:
         return self.policy(self._normalised(obs)).log_prob(actions.to(self.device).unsqueeze(-2)).squeeze(-1)
 
     def predict(self, obs: Any, deterministic: bool = True) -> tuple[Any, None]:
-        """The environment's action for one observation or a batch of them, and None, as Stable-Baselines3 returns."""
+        """The environment's action for one observation (of a Box space also a batch of them), and None, as
+        Stable-Baselines3 returns. Raises EnvError for what is no observation of the space."""
         flat, single = flatten(self.observation_space, obs)
         if not np.isfinite(flat).all():
             raise EnvError(f"the observation has non-finite values: {obs!r}; allowed: finite values")
@@ -180,9 +183,12 @@ class CVPO:
         return self
 
     def save(self, path: Any, *, replay: bool = True) -> None:
-        """Write configuration and state to one file, atomically; ``replay=False`` leaves the buffer out."""
+        """Write configuration and state to one file, atomically; ``replay=False`` leaves the buffer out. Raises
+        ConfigError for an agent that a population has taken over, which holds what it has learned."""
         from cvpo.saving import save
 
+        if self.taken_over:
+            raise ConfigError("the agent is a member of a VectorAgent; allowed: VectorAgent.member(index).save(path)")
         save(self, path, replay=replay)
 
     @classmethod

@@ -42,6 +42,8 @@ METHODS: dict[str, tuple[str, ...]] = {
     "limit_schedule": ("limits",),
     "states": ("build",),
 }
+#: And what it must say of itself.
+ATTRIBUTES: dict[str, str] = {"mstep": "bounds", "policy": "discrete", "returns": "windows", "limit": "measure"}
 DEFAULTS: dict[str, str] = {
     "estep": "newton",
     "mstep": "decoupled",
@@ -103,6 +105,7 @@ def make_agent(
     parts = {name: FAMILIES[name].resolve(spec) for name, spec in given.items()}
     for name, part in parts.items():
         missing = [method for method in METHODS[name] if not callable(getattr(part, method, None))]
+        missing += [each for each in [ATTRIBUTES.get(name)] if each is not None and not hasattr(part, each)]
         if missing:
             raise ConfigError(
                 f"{name} is {part!r}, which has no {' and no '.join(missing)}; allowed: a name "

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cvpo.config import AgentConfig
-from cvpo.critics.limits import to_q_scale
+from cvpo.critics.limits import MEASURES, to_q_scale
+from cvpo.errors import ConfigError, suggest
 from cvpo.statistics import Episode, EpisodeStatistics
 from cvpo.types import Spec, Transition
 
@@ -33,7 +34,10 @@ class Constraint:
             keep_episodes=config.measure_episodes,
             keep_steps=config.measure_steps,
         )
-        self._every_step = config.limit.measure == "steps"
+        measure, known = config.limit.measure, (*MEASURES, "bias")
+        if measure not in known:
+            raise ConfigError(f"{type(config.limit).__name__}.measure is {measure!r}; {suggest(str(measure), known)}")
+        self._every_step = measure == "steps"
         self._changed: int | None = 0
 
     def add(self, transition: Transition) -> list[Episode]:

@@ -50,7 +50,7 @@ def evaluate(
     episodes: int = 10,
     *,
     deterministic: bool = True,
-    seed: int = 0,
+    seed: int | None = None,
     gamma: float | None = None,
 ) -> Evaluation:
     """Mean episode sums of ``agent`` on ``env``, a Gymnasium environment or what :func:`cvpo.envs.make` returns;
@@ -58,10 +58,16 @@ def evaluate(
 
     Every environment plays the same number of episodes (rounded up; surplus is dropped in order of environment), so
     that short episodes are not counted more often than long ones. The agent's own random generator is not used.
-    ``gamma`` discounts the costs (None: the agent's; 1 without an agent). Raises ConfigError for no episodes or a seed
-    below 0.
+    ``seed`` is that of the episodes, with which ``env`` is reset: give evaluation an environment of its own. None draws
+    one from the agent's, whose episodes are not those of training. ``gamma`` discounts the costs (None: the agent's; 1
+    without an agent). Raises ConfigError for no episodes, a seed below 0, and the environment of a training loop that
+    is going on.
     """
     check_episodes(episodes, seed)
+    if getattr(env, "learning", False):
+        raise ConfigError("env is the one that is being trained on; allowed: an environment of its own, cvpo.envs.make")
+    if seed is None:
+        seed = int(np.random.SeedSequence([0 if agent is None else agent.seed, 3]).generate_state(1)[0])
     if not isinstance(env, VectorEnv):
         known = {} if agent is None else {"costs": len(agent.config.cost_limits), "horizon": agent.config.horizon}
         env = as_vector(env, seed=seed, **known)

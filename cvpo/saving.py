@@ -66,5 +66,5 @@ def _space(plain: dict[str, Any]) -> Space[Any]:
         dtype = np.dtype(plain["dtype"])
         return spaces.Box(np.asarray(plain["low"], dtype), np.asarray(plain["high"], dtype), dtype=dtype.type)
     if kind == "Dict":
-        return spaces.Dict({name: _space(part) for name, part in plain["spaces"].items()})
+        return spaces.Dict([(name, _space(part)) for name, part in plain["spaces"].items()])
     return spaces.Tuple([_space(part) for part in plain["spaces"]])

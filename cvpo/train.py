@@ -57,9 +57,11 @@ class Loop:
 
     def run(self, until: int, callback: Callback | None = None) -> None:
         """Go on until the agent has seen ``until`` steps, or the callback returns False."""
+        self.env.learning = True
         try:
             self._run(until, callback)
         finally:
+            self.env.learning = False
             if self.schedule.final_lr < 1.0:
                 self.agent.learner.scale_rates(1.0)
 
@@ -97,7 +99,7 @@ class Loop:
                 cut=agent.steps + agent.num_envs >= until,
             )
             self.obs = step.obs
-            if callback is not None and callback(self) is False:
+            if callback is not None and _says_false(callback(self)):
                 return
 
     def _update(self, until: int) -> None:
@@ -183,12 +185,20 @@ def learn(agent: Any, total_steps: int, env: Any, *, callback: Callback | None =
     if env is None:
         raise ConfigError("there is no environment to learn on; pass env=... to learn or to make_agent")
     config, seed = agent.config, _members(agent)[0].seed
+    if agent.steps:
+        # A plain environment is wrapped anew by every call: with the same seed its first episodes would come again.
+        seed = int(np.random.SeedSequence([seed, agent.steps]).generate_state(1)[0])
     if isinstance(env, (list, tuple)) and env and all(isinstance(each, VectorEnv) for each in env):
         env = Groups(env)
     vector = as_vector(env, seed=seed, costs=len(config.cost_limits), horizon=config.horizon)
     loop = Loop(agent, vector, Schedule(**schedule))
     loop.run(agent.steps + total_steps, callback)
     return loop
+
+
+def _says_false(answer: Any) -> bool:
+    """Whether a callback said False; NumPy's, of a comparison of means, is not Python's."""
+    return isinstance(answer, (bool, np.bool_)) and not answer
 
 
 def _members(agent: Any) -> tuple[CVPO, ...]:

@@ -61,6 +61,8 @@ class VectorAgent:
         adopt(self.learner, self._members)
         self._constraints = Constraints([agent.constraint for agent in self.agents])
         join_states(self.learner, self._members, states)
+        for agent in self.agents:
+            agent.taken_over = True
 
     def __len__(self) -> int:
         return len(self.agents)

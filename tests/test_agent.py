@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 
 import cvpo
+from cvpo.envs import make
+from cvpo.errors import ConfigError
 from cvpo.types import Transition
-from tests.fakes import SMALL, Line, line_agent
+from tests.fakes import COST_KEYS, SMALL, Line, line_agent
 
 
 @pytest.mark.parametrize("costs", [0, 1, 2])
@@ -236,3 +239,38 @@ def test_episodes_that_were_left_do_not_go_on() -> None:
     left = agent.store.ring.data["next_obs"][6, 0]
     torch.testing.assert_close(windows.next_obs[2:7], left.expand(5, -1))
     assert [episode.length for episode in agent.constraint.statistics.episodes] == [20]
+
+
+def test_every_call_of_learn_goes_on_to_other_episodes() -> None:
+    env = gymnasium.make("cvpo/Sprint-v0")
+    agent = cvpo.make_agent(env.observation_space, env.action_space, env=env, cost_limits=25.0, **SMALL)
+    seen = []
+    for _ in range(4):
+        agent.learn(100, lambda loop: seen.extend(each.obs.tolist() for each in loop.finished), warmup_steps=400)
+    assert len(seen) == len({tuple(obs) for obs in seen}) == 4
+
+
+def test_evaluation_is_on_other_episodes_than_training() -> None:
+    agent, env = line_agent(1)
+    firsts: list[Any] = []
+    evaluated = make(lambda: Line(1), seed=3, cost_keys=COST_KEYS[1], horizon=20)
+    agent.learn(60, warmup_steps=60, callback=lambda loop: firsts.extend(each.obs for each in loop.finished))
+    reset = evaluated.reset
+    evaluated.reset = lambda seed=None: reset(seed=seed)  # type: ignore[method-assign]
+    cvpo.evaluate(agent, evaluated, 2)
+    assert evaluated.seed not in (agent.seed, env.seed)
+    assert not any(np.array_equal(first, own) for first in firsts for own in reset(seed=evaluated.seed))
+
+
+def test_the_environment_of_a_loop_is_not_evaluated_on() -> None:
+    agent, env = line_agent(1)
+    with pytest.raises(ConfigError, match="being trained on"):
+        agent.learn(60, warmup_steps=60, callback=lambda loop: cvpo.evaluate(loop.agent, loop.env, 1) and None)
+    assert cvpo.evaluate(agent, env, 1).returns.shape == (1,)
+
+
+@pytest.mark.parametrize("answer", [False, np.bool_(False)])
+def test_a_callback_ends_the_call_with_any_kind_of_false(answer: Any) -> None:
+    agent, _ = line_agent(1)
+    agent.learn(60, warmup_steps=60, callback=lambda loop: answer if loop.agent.steps >= 10 else None)
+    assert agent.steps == 10

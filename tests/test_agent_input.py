@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import gymnasium
 import numpy as np
 import pytest
@@ -165,3 +166,42 @@ def test_learning_takes_a_number_of_steps(steps):
     agent, env = line_agent(1)
     with pytest.raises(ConfigError, match="total_steps is .*; allowed: an integer >= 0"):
         agent.learn(steps, env=env)
+
+
+def test_what_is_no_observation_is_named() -> None:
+    spaces = gymnasium.spaces
+    agent = cvpo.make_agent(spaces.Discrete(5), BOX)
+    assert agent.predict(3)[0].shape == BOX.shape
+    with pytest.raises(EnvError, match="3 numbers for one"):
+        agent.predict(np.array([0, 1, 2]))
+    agent = cvpo.make_agent(spaces.Dict(a=spaces.Box(-1, 1, (2,)), b=spaces.Box(-1, 1, (1,))), BOX)
+    with pytest.raises(EnvError, match="does not fit Dict"):
+        agent.predict(np.zeros((1, 3)))
+
+
+def test_parts_say_what_they_must() -> None:
+    @attrs.frozen
+    class Silent:
+        def threshold(self, q_cost, prior, limit, measured, gamma):
+            return limit
+
+    with pytest.raises(ConfigError, match="which has no measure"):
+        cvpo.make_agent(BOX, BOX, limit=Silent())
+    Silent.measure = "stepz"
+    with pytest.raises(ConfigError, match="measure is 'stepz'; did you mean 'steps'"):
+        cvpo.make_agent(BOX, BOX, limit=Silent())
+
+
+def test_a_full_buffer_goes_into_one_of_its_own_size_only() -> None:
+    def agent(capacity: int):
+        return line_agent(1, buffer={"name": "uniform", "capacity": capacity})[0]
+
+    full, half = agent(40), agent(100)
+    full.learn(50, warmup_steps=50)
+    half.learn(50, warmup_steps=50)
+    with pytest.raises(CheckpointError, match="allowed: the same capacity, 40 transitions"):
+        agent(100).load_state_dict(full.state_dict())
+    larger = agent(200)
+    larger.load_state_dict(half.state_dict())
+    larger.learn(20, warmup_steps=100)
+    assert np.isfinite(larger.store.ring.data["obs"][: len(larger.store)].numpy()).all() and len(larger.store) == 70

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import gymnasium
+import numpy as np
 import pytest
 
 import cvpo
@@ -14,7 +16,7 @@ from cvpo import checkpoint, estep
 from cvpo.cli import main
 from cvpo.errors import ConfigError
 from cvpo.run import RunFolder, load_config
-from tests.fakes import line_agent
+from tests.fakes import SMALL, line_agent
 
 
 @attrs.frozen
@@ -91,3 +93,14 @@ def test_a_file_makes_components_and_nothing_else(tmp_path: Path, spec: dict[str
     with pytest.raises(ConfigError, match="from a file is no attrs class"):
         load_config(folder)
     assert not made.exists()
+
+
+def test_entries_of_an_observation_keep_their_order(tmp_path) -> None:
+    spaces = gymnasium.spaces
+    box = spaces.Box(-1, 1, (2,))
+    agent = cvpo.make_agent(spaces.Dict(velocity=box, heading=box), box, **SMALL)
+    agent.save(tmp_path / "agent")
+    again = cvpo.load(tmp_path / "agent")
+    assert list(again.observation_space) == ["velocity", "heading"]
+    obs = {"heading": np.array([0.1, -0.4]), "velocity": np.array([0.9, 0.3])}
+    np.testing.assert_array_equal(agent.predict(obs)[0], again.predict(obs)[0])

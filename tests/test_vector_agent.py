@@ -277,3 +277,11 @@ def test_the_example_of_the_documentation_runs(capsys: pytest.CaptureFixture[str
     scope: dict[str, Any] = {}
     exec(compile(example, "docs/composing.md", "exec"), scope)  # noqa: S102 - the page is ours
     assert scope["metrics"]["estep/eta"].shape == (3,) and "cost_0" in capsys.readouterr().out
+
+
+def test_what_a_population_has_taken_over_is_saved_by_the_population(tmp_path: Path) -> None:
+    vector, _ = population(1, members=2)
+    with pytest.raises(ConfigError, match=r"VectorAgent.member\(index\).save"):
+        vector.agents[0].save(tmp_path / "member")
+    vector.member(0).save(tmp_path / "member")
+    assert cvpo.load(tmp_path / "member").seed == 0

@@ -120,6 +120,12 @@ class Ring:
             if saved is None or saved.shape[1:] != tensor.shape[1:] or saved.shape[0] > self.rows:
                 found = "nothing" if saved is None else tuple(saved.shape)
                 raise CheckpointError(f"buffer field {name!r}: found {found}; allowed: at most {tuple(tensor.shape)}")
-        self.head, self.filled = int(state["head"]), int(state["filled"])
+        head, filled = int(state["head"]), int(state["filled"])
+        if head != filled % self.rows and filled < self.rows:
+            raise CheckpointError(
+                f"the saved buffer was full, with {filled} rows, and this one has {self.rows}; allowed: the same "
+                f"capacity, {filled * self.num_envs} transitions"
+            )
+        self.head, self.filled = head, filled
         for name, tensor in self.data.items():
             tensor[: self.filled].copy_(state["data"][name])

@@ -93,8 +93,14 @@ def first_pass(argv: Sequence[str]) -> Choices:
     given = read_options(chosen["config"]) if "config" in chosen else {}
     check_names(given)
     task = chosen.get("task", given.get("task", RunConfig().task))
+    if not isinstance(task, str):
+        raise ConfigError(f"task is {task!r}; allowed: the Gymnasium id of a task")
     base = {**preset(task), **given, "task": task}
-    base["env"] = {**base.get("env", {}), **env}
+    if not isinstance(base.setdefault("env", {}), dict):
+        raise ConfigError(f"env is {base['env']!r}; allowed: an object of keywords")
+    base["env"] = {**base["env"], **env}
+    if isinstance(base.get("cost_limits"), (int, float)):
+        base["cost_limits"] = (base["cost_limits"],)
     return Choices(base, {name: value for name, value in chosen.items() if name in FAMILIES}, flags)
 
 
@@ -102,7 +108,9 @@ def part_options(family: str, choices: Choices) -> dict[str, Any]:
     """``{"name": ..., **options}`` that the flags of one part start from; options of another component are dropped."""
     registry = FAMILIES[family]
     given = choices.base.get(family, DEFAULTS[family])
-    given = {"name": given} if isinstance(given, str) else dict(given)
+    given = {"name": given} if isinstance(given, str) else given
+    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+        raise ConfigError(f"{family} is {given!r}; allowed: a name, or an object with a name and options")
     name = choices.named.get(family, given["name"])
     if name != given["name"]:
         given = {"name": name}

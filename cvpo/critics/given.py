@@ -29,6 +29,11 @@ def _function(spec: Any) -> CostFunction | None:
         raise ConfigError(f"cost function {spec!r} cannot be imported: {error}") from error
 
 
+def _costs(value: Any) -> tuple[Any, ...]:
+    """One function or path stands for itself."""
+    return (value,) if isinstance(value, str) or callable(value) else tuple(value)
+
+
 @attrs.frozen
 class GivenCost:
     """``Q_c,m(o, a) = f_m(o, a)`` for the costs that are given, every other signal by ``critic``.
@@ -40,7 +45,7 @@ class GivenCost:
     ``learned_by`` is ``critic`` as an instance.
     """
 
-    costs: tuple[Any, ...] = attrs.field(default=(), converter=tuple)
+    costs: tuple[Any, ...] = attrs.field(default=(), converter=_costs)
     critic: Any = "mlp"
 
     summary: ClassVar[str] = "costs that are known functions of observation and action; the rest by another critic"
@@ -84,7 +89,17 @@ class GivenCost:
     def evaluate(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
         """Q-values of all signals: [...,B,O] and [...,B,K,D] to [...,S,B,K]."""
         q = self.learned_by.evaluate(net, obs, actions)
-        return self._placed(q, -3, lambda function: function(obs, actions).to(q.dtype))
+
+        def value(function: CostFunction) -> Tensor:
+            found = function(obs, actions)
+            if found.shape != actions.shape[:-1]:
+                raise ConfigError(
+                    f"cost function {getattr(function, '__name__', function)!r} gives shape {list(found.shape)} for "
+                    f"actions {list(actions.shape)}; allowed: {list(actions.shape[:-1])}"
+                )
+            return found.to(q.dtype)
+
+        return self._placed(q, -3, value)
 
     def bootstrap(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
         """That of ``critic``; a given cost has no target, and 0 stands in its place."""

@@ -20,10 +20,23 @@ def flat_size(space: Space[Any]) -> int:
 
 
 def flatten(space: Space[Any], obs: Any) -> tuple[np.ndarray, bool]:
-    """Observations [N,O] float32 from one observation (then True) or a batch of vectors (then False)."""
+    """Observations [N,O] float32 from one observation (then True) or, of a Box, a batch of them (then False).
+
+    Raises EnvError for what is no observation of ``space``.
+    """
     if isinstance(space, Box) and np.ndim(obs) == len(space.shape) + 1:
         return np.asarray(obs, dtype=np.float32).reshape(len(obs), -1), False
-    return np.asarray(utils.flatten(space, obs), dtype=np.float32)[None], True
+    try:
+        # A Discrete space makes one vector of many numbers, with as many ones.
+        if isinstance(space, Discrete) and np.size(obs) != 1:
+            raise ValueError(f"{np.size(obs)} numbers for one")
+        flat = np.asarray(utils.flatten(space, obs), dtype=np.float32)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise EnvError(
+            f"the observation {obs!r} does not fit {space} ({error}); allowed: one observation of it, or a batch of "
+            "them where it is a Box"
+        ) from error
+    return flat[None], True
 
 
 class ActionDoor:

@@ -47,6 +47,8 @@ class VectorEnv(abc.ABC):
     obs_size: int
     door: ActionDoor
     _begun: np.ndarray
+    #: Whether a training loop goes on in it: nobody else may reset it then.
+    learning: bool = False
 
     @property
     def action_size(self) -> int:

@@ -21,7 +21,7 @@ from cvpo.run.config import RunConfig, to_json
 from cvpo.run.folder import Lock, RunFolder
 from cvpo.run.measure import Score
 from cvpo.run.recorder import Recorder
-from cvpo.run.setting import build, load_config, resolved, setting, training_keys
+from cvpo.run.setting import build, constrained, load_config, resolved, setting
 from cvpo.train import Loop
 
 
@@ -93,7 +93,7 @@ def announce(folders: Sequence[RunFolder], config: RunConfig, progress: Progress
     """Where the runs go; and whether anything is constrained, which nothing else in a run says."""
     for folder in folders:
         progress.note(f"run folder {folder.path}")
-    if not training_keys(config):
+    if not constrained(config):
         progress.note("no cost limits: costs are not constrained (--cost-limits sets them)")
 
 

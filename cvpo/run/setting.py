@@ -29,7 +29,7 @@ def build(config: RunConfig, env: Any) -> CVPO:
     """The agent of a run. Raises ConfigError where its device is not there."""
     if torch.device(config.device).type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device is {config.device!r}, but torch finds no CUDA device here; allowed: 'cpu'")
-    return make_agent(
+    agent = make_agent(
         env.observation_space,
         env.action_space,
         horizon=env.horizon,
@@ -38,6 +38,14 @@ def build(config: RunConfig, env: Any) -> CVPO:
         device=config.device,
         **config.agent,
     )
+    for part, made in (("buffer", agent.store), ("states", agent.source)):
+        missing = [name for name in ("state_dict", "load_state_dict") if not hasattr(made, name)]
+        if missing:
+            raise ConfigError(
+                f"{part} builds a {type(made).__name__}, which has no {' and no '.join(missing)}; a run needs them for "
+                "its checkpoints"
+            )
+    return agent
 
 
 def resolved(config: RunConfig, agent: CVPO) -> RunConfig:
@@ -63,10 +71,14 @@ def make_env(config: RunConfig, *, copies: int, cost_keys: Any, **options: Any) 
     )
 
 
+def constrained(config: RunConfig) -> bool:
+    """Whether any cost has a limit."""
+    return config.agent.get("cost_limits", ()) not in ((), None)
+
+
 def training_keys(config: RunConfig) -> Any:
     """Which costs training looks at: none where there is no limit."""
-    limits = config.agent.get("cost_limits", ())
-    return config.cost_keys if limits not in ((), None) else ()
+    return config.cost_keys if constrained(config) else ()
 
 
 def evaluation_keys(config: RunConfig) -> Any:

@@ -1,4 +1,4 @@
-"""Tasks with something wrong, registered with Gymnasium as a user's module would."""
+"""Tasks with something wrong, and one that has no preset, registered with Gymnasium as a user's module would."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ for _what in ("observation", "reward", "cost"):
         max_episode_steps=400,
     )
 gymnasium.register("Costless-v0", entry_point=f"{HELPERS}:Toy", kwargs={"info": {"speed": 1.0}}, max_episode_steps=400)
+gymnasium.register("Costly-v0", entry_point=f"{HELPERS}:Toy", kwargs={"info": {"cost": 1.0}}, max_episode_steps=100)
 gymnasium.register("Endless-v0", entry_point=f"{HELPERS}:Toy")
 gymnasium.register(
     "Odd-v0", entry_point=f"{HELPERS}:Toy", kwargs={"action_space": MultiDiscrete([2, 3])}, max_episode_steps=400

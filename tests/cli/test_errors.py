@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -12,12 +13,42 @@ import pytest
 
 import cvpo.cli
 from cvpo.cli import main
+from cvpo.cli.options import parse
 
 
 def test_an_unknown_option_of_a_file_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "options.json").write_text('{"gama": 0.9}')
     assert main(["train", "--config", str(tmp_path / "options.json")]) == 2
     assert "there is no option 'gama'; did you mean 'gamma'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"critic": {"members": 4}}, "critic is {'members': 4}; allowed: a name, or an object with a name"),
+        ({"policy": None}, "policy is None"),
+        ({"buffer": 5}, "buffer is 5"),
+        ({"env": None}, "env is None; allowed: an object of keywords"),
+        ({"estep": {"name": 5}}, "estep is {'name': 5}"),
+        ({"task": 5}, "task is 5; allowed: the Gymnasium id of a task"),
+    ],
+)
+def test_errors_of_a_configuration_file_name_the_option(
+    options: dict[str, Any], words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "options.json"
+    file.write_text(json.dumps(options))
+    assert main(["train", "--config", str(file)]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_limit_of_a_configuration_file_may_be_a_number(tmp_path: Path) -> None:
+    file = tmp_path / "options.json"
+    file.write_text(json.dumps({"cost_limits": 10.0}))
+    assert parse(["--config", str(file)])[0]["cost_limits"] == (10.0,)
+    with pytest.raises(SystemExit) as end:
+        parse(["--config", str(file), "--help"])
+    assert end.value.code == 0
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ def test_a_run_without_limits_says_that_nothing_is_constrained(
     assert "costs are not constrained" in capsys.readouterr().err
     assert main(["train", "--run", str(tmp_path / "bound"), *SMALL]) == 0
     assert "costs are not constrained" not in capsys.readouterr().err
+    own = ["train", "--task", "tests.cli.tasks:Costly-v0", "--run", str(tmp_path / "own"), *SMALL, "--cost-limits", "5"]
+    assert main(own) == 0 and "costs are not constrained" not in capsys.readouterr().err
 
 
 def test_a_discrete_task_finds_its_parts(tmp_path: Path) -> None:
