@@ -22,10 +22,12 @@ def expectation_metrics(problem: DualProblem, solution: DualSolution) -> dict[st
     :class:`~cvpo.estep.Status` in lower case, 1 where it is the problem's and 0 elsewhere.
     """
     q, weights = problem.q_reward, solution.weights
-    reference = -math.log(weights.shape[-1]) if problem.log_prior is None else problem.log_prior
-    # An action that the prior excludes has no weight: 0 · −∞ is 0 here.
-    gain = torch.xlogy(weights, weights) - torch.where(weights > 0, weights * reference, 0.0)
-    kl = gain.sum(-1).mean(-1)
+    if problem.log_prior is None:
+        cross = weights * -math.log(weights.shape[-1])
+    else:
+        # An action that the prior excludes has no weight: 0 · −∞ is 0 here.
+        cross = torch.where(weights > 0, weights * problem.log_prior, 0.0)
+    kl = (torch.xlogy(weights, weights) - cross).sum(-1).mean(-1)
     metrics = {
         "eta": solution.eta,
         "kl": kl / problem.kl_epsilon,
