@@ -81,6 +81,8 @@ def play(agent: CVPO, env: Any) -> Course:
     for t in range(len(came) - 2, -1, -1):
         to_go[:, t] += gamma * to_go[:, t + 1]
     kept = len(came) - math.ceil(math.log(0.01) / math.log(gamma))
+    if kept < 1:
+        raise SystemExit(f"episodes of {len(came)} steps are too short to be graded at a discount of {gamma}")
     return Course(torch.stack(seen[:kept]), torch.stack(done[:kept]), to_go[:, :kept])
 
 

@@ -43,7 +43,12 @@ METHODS: dict[str, tuple[str, ...]] = {
     "states": ("build",),
 }
 #: And what it must say of itself.
-ATTRIBUTES: dict[str, str] = {"mstep": "bounds", "policy": "discrete", "returns": "windows", "limit": "measure"}
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "mstep": ("bounds",),
+    "policy": ("discrete",),
+    "returns": ("windows",),
+    "limit": ("measure",),
+}
 DEFAULTS: dict[str, str] = {
     "estep": "newton",
     "mstep": "decoupled",
@@ -105,7 +110,7 @@ def make_agent(
     parts = {name: FAMILIES[name].resolve(spec) for name, spec in given.items()}
     for name, part in parts.items():
         missing = [method for method in METHODS[name] if not callable(getattr(part, method, None))]
-        missing += [each for each in [ATTRIBUTES.get(name)] if each is not None and not hasattr(part, each)]
+        missing += [each for each in ATTRIBUTES.get(name, ()) if not hasattr(part, each)]
         if missing:
             raise ConfigError(
                 f"{name} is {part!r}, which has no {' and no '.join(missing)}; allowed: a name "

@@ -98,11 +98,11 @@ class AgentConfig:
     normalise_obs: bool = attrs.field(default=False, validator=flag)
 
     def __attrs_post_init__(self) -> None:
-        needed = self.limit_kind == "episode" or (self.limit_kind == "step" and self.horizon_terminates)
-        if self.cost_limits and needed and self.horizon is None:
-            what = (
-                "an episode cost limit" if self.limit_kind == "episode" else "a limit per step with horizon_terminates"
-            )
+        timed = {"episode": "an episode cost limit"}
+        if self.horizon_terminates:
+            timed["step"] = "a limit per step with horizon_terminates"
+        if self.cost_limits and self.limit_kind in timed and self.horizon is None:
+            what = timed[self.limit_kind]
             raise ConfigError(f"horizon is None; {what} needs the episode length in steps, horizon=T")
         if getattr(self.states, "of_batch", False) and (self.estep_batch or 0) > self.batch_size:
             raise ConfigError(

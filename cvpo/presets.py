@@ -91,8 +91,9 @@ CIRCLE: dict[str, Any] = {
 #: most that the trust region allows: by the paper's limit a policy that was far outside stayed there for 40 000 steps,
 #: with strides of 0.2 and 0.3; with ``policy`` and no stride a seed stood still, most E-steps infeasible. Ten-step
 #: returns, because costs come suddenly, and critics that bootstrap every other step foresee them worse
-#: (benchmarks/results/critics.jsonl); and an excess counts ten times: counted once, training stayed at 1.3 to 1.8 times
-#: the limit (benchmarks/results/tuning.jsonl).
+#: (benchmarks/results/critics.jsonl); and an excess counts ten times: with both, two
+#: PointCircle runs trained at 1.3 and 0.8 times the limit from 40 000 steps on, without at 1.5 and 1.7
+#: (benchmarks/results/tuning.jsonl).
 NAVIGATION: dict[str, Any] = {
     **CONTROL,
     "steps": 400_000,

@@ -121,7 +121,7 @@ class Ring:
                 found = "nothing" if saved is None else tuple(saved.shape)
                 raise CheckpointError(f"buffer field {name!r}: found {found}; allowed: at most {tuple(tensor.shape)}")
         head, filled = int(state["head"]), int(state["filled"])
-        if head != filled % self.rows and filled < self.rows:
+        if filled < self.rows and head != filled:
             raise CheckpointError(
                 f"the saved buffer was full, with {filled} rows, and this one has {self.rows}; allowed: the same "
                 f"capacity, {filled * self.num_envs} transitions"

@@ -39,6 +39,7 @@ class ReplayStates:
     """``s ~ replay``: the critic's own batch, as in the paper and its implementations."""
 
     summary: ClassVar[str] = "the states of the critic's batch, over all replay (the paper's)"
+    #: There are no more states than the batch has.
     of_batch: ClassVar[bool] = True
 
     def build(self, spec: Spec, num_envs: int, device: torch.device, generator: torch.Generator) -> ReplaySource:

@@ -48,7 +48,7 @@ def test_critics_learn_to_foresee_what_comes(run: Path, tmp_path: Path) -> None:
         assert cost["realised_mean"] == rows[0]["grades"][0]["signals"][1]["realised_mean"]
 
 
-def test_to_go_is_the_discounted_sum_of_what_is_left(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_to_go_is_the_discounted_sum_of_what_is_left() -> None:
     class Steps:
         num_envs = 2
         rewards = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])

@@ -70,6 +70,7 @@ def test_a_limit_of_a_configuration_file_may_be_a_number(tmp_path: Path) -> None
         ("check estp newton", 2, ["did you mean 'estep'"]),
         ("check estep newton max_iter", 2, ["KEY=VALUE"]),
         ("train --estep nowhere:Solver", 2, ["nowhere"]),
+        ("train --buffer tests.test_custom:NewestFirst", 2, ["buffer builds a", "has no state_dict"]),
     ],
 )
 def test_errors_are_one_clear_line(

@@ -69,3 +69,15 @@ def test_errors_name_what_is_wrong() -> None:
         GivenCost(("no.such:thing",))
     with pytest.raises(ConfigError, match="costs has 1 entries; allowed: one for each of 2"):
         GivenCost((effort,)).build(OBS, ACT, 3)
+
+
+def test_a_cost_function_of_another_shape_is_named_and_a_path_is_one_function() -> None:
+    def flat(obs: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        return obs.sum(-1)
+
+    agent, _ = line_agent(1, critic={"name": "given", "costs": flat})
+    agent.learn(30, warmup_steps=30, updates_per_step=0.0)
+    with pytest.raises(ConfigError, match="cost function 'flat' gives shape .* allowed"):
+        agent.update()
+    with pytest.raises(ConfigError, match="cost function 'nowhere:effort' cannot be imported"):
+        line_agent(1, critic={"name": "given", "costs": "nowhere:effort"})
