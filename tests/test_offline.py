@@ -50,14 +50,14 @@ def test_what_is_read_is_what_was_written(tmp_path, arrays) -> None:
 @pytest.mark.parametrize("envs", [1, 4])
 def test_it_fills_the_replay_in_order_with_the_policys_own_actions(tmp_path, arrays, envs: int) -> None:
     data = read(write(tmp_path / "data.hdf5", arrays))
-    agent, _ = line_agent(1, num_envs=envs, buffer={"name": "nstep", "steps": 3}, normalise_obs=True)
+    agent, _ = line_agent(1, num_envs=envs, buffer={"name": "nstep", "steps": 3, "windows": True}, normalise_obs=True)
     kept = fill(agent, data)
     assert kept == STEPS // envs * envs == len(agent.store) and agent.steps == 0
     stored = agent.store.ring.data
     for i in (0, 17, kept - 1):
         env, t = divmod(i, STEPS // envs)
         np.testing.assert_allclose(stored["obs"][t, env], data.obs[i], rtol=1e-6)
-        np.testing.assert_allclose(stored["signals"][t, env], data.signals[:, i])
+        np.testing.assert_allclose(stored["step_signals"][t, env], data.signals[:, i])
         (action,) = agent.door.to_env(stored["action"][t, env][None].numpy())
         np.testing.assert_allclose(action, data.actions[i], rtol=1e-4)
     # Windows end with their episode, and with the piece that an environment was given.

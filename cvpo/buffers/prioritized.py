@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvpo.buffers.nstep import NStepStore
+from cvpo.buffers.nstep import store_for
 from cvpo.buffers.protocol import end_windows
 from cvpo.buffers.ring import STORAGE
 from cvpo.buffers.sumtree import SumTree
-from cvpo.buffers.uniform import UniformStore
 from cvpo.errors import ConfigError
 from cvpo.types import Batch, Spec, Transition
 from cvpo.validators import flag, number, one_of
@@ -58,13 +57,11 @@ class PrioritizedStore:
         generator: torch.Generator,
     ) -> None:
         self.config, self.generator = config, generator
-        # A window of one step is what a uniform store holds, with less to do.
-        inner = NStepStore if config.steps > 1 or config.windows else UniformStore
-        self.inner = inner(config, spec, num_envs, device, generator)
+        self.inner = store_for(config, spec, num_envs, device, generator)
         self.ring = self.inner.ring
         self.tree = SumTree(self.ring.rows * num_envs, device)
         self.largest = torch.ones((), dtype=torch.float64, device=device)
-        self._strata = torch.empty(0, dtype=torch.float64, device=device)
+        self._strata = self._widths = torch.empty(0, dtype=torch.float64, device=device)
 
     def __len__(self) -> int:
         return len(self.inner)
@@ -87,15 +84,18 @@ class PrioritizedStore:
         end_windows(self.inner)
 
     def sample(self, size: int) -> Batch:
-        if len(self._strata) != size:
-            self._strata = torch.arange(size, dtype=torch.float64, device=self.ring.device)
-        uniform = torch.rand(size, generator=self.generator, dtype=torch.float64, device=self.ring.device)
+        device = self.ring.device
+        if self._strata.shape[-1] != size:
+            # Strata of the uppermost level only: draws of the levels below are independent.
+            self._strata = torch.zeros((len(self.tree.levels), size), dtype=torch.float64, device=device)
+            self._strata[0] = torch.arange(size, dtype=torch.float64, device=device)
+            self._widths = torch.ones((len(self.tree.levels), 1), dtype=torch.float64, device=device)
+            self._widths[0] = 1.0 / size
+        uniform = torch.rand(self._strata.shape, generator=self.generator, dtype=torch.float64, device=device)
         # Rounded up, the last draw could be 1 itself.
-        leaf = self.tree.draw(uniform.add_(self._strata).div_(size).clamp_(max=1.0 - 1e-15))
-        batch = self.inner.at(leaf)
+        leaf = self.tree.draw(uniform.add_(self._strata).mul_(self._widths).clamp_(max=1.0 - 1e-15))
         priority = self.tree.levels[0].index_select(0, leaf)
-        weight = (priority / priority.amin()).pow(-self.config.beta).to(batch.weight.dtype)
-        return attrs.evolve(batch, weight=weight)
+        return self.inner.at(leaf, (priority.amin() / priority).pow_(self.config.beta).float())
 
     def reprioritise(self, index: Tensor, td: Tensor) -> None:
         priority = (td.detach().double().abs() + self.config.floor).pow(self.config.alpha)

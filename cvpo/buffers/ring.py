@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -45,23 +46,28 @@ class Ring:
         ends = itertools.accumulate(self._widths.values())
         self._start = {name: end - self._widths[name] for name, end in zip(fields, ends, strict=True)}
         width = sum(self._widths.values())
-        home = torch.device("cpu") if storage == "pinned" else device
+        #: Where the rows lie.
+        self.home = home = torch.device("cpu") if storage == "pinned" else device
         self._pinned = home != device
         self._store = allocate(self.rows * num_envs, width, home, pinned=self._pinned)
         self.nbytes = self._store.nbytes
-        self.data = self.fields(self._store.view(self.rows, num_envs, width))
+        self._rows = self._store.view(self.rows, num_envs, width)
+        self._columns: dict[tuple[str, ...], Tensor] = {}
+        self.data = self.fields(self._rows)
+        self._shapes = {name: (num_envs, *shape) for name, shape in fields.items()}
 
     def __len__(self) -> int:
         return self.filled * self.num_envs
 
     def add(self, **values: Tensor) -> None:
         """Write one row [N,...] of every field. Raises ConfigError for other shapes: nothing is broadcast."""
-        for name, tensor in self.data.items():
-            row = tensor[self.head]
-            if row.shape != values[name].shape:
-                found, allowed = list(values[name].shape), list(row.shape)
-                raise ConfigError(f"{name} to be stored has shape {found}; allowed: {allowed}")
-            row.copy_(values[name])
+        for name, shape in self._shapes.items():
+            if values[name].shape != shape:
+                raise ConfigError(f"{name} to be stored has shape {list(values[name].shape)}; allowed: {list(shape)}")
+        row = [values[name].view(self.num_envs, width) for name, width in self._widths.items()]
+        if self._pinned:
+            row = [part.to(self.home) for part in row]
+        torch.cat(row, dim=-1, out=self._rows[self.head])
         self.head = (self.head + 1) % self.rows
         self.filled = min(self.filled + 1, self.rows)
 
@@ -92,9 +98,20 @@ class Ring:
         named = dict(zip(self._widths, parts, strict=True))
         return named | {name: named[name].squeeze(-1) for name in self._scalars}
 
-    def scalar(self, packed: Tensor, name: str) -> Tensor:
-        """The one number a transition that ``name`` is, [...], of fields that lie side by side, [...,W]."""
-        return packed[..., self._start[name]]
+    def columns(self, *names: str) -> Tensor:
+        """The fields ``names``, which lie side by side in this order, as one view [T,N,W]."""
+        if names not in self._columns:
+            last = names[-1]
+            self._columns[names] = self._rows[..., self._start[names[0]] : self._start[last] + self._widths[last]]
+        return self._columns[names]
+
+    def span(self, first: int, count: int) -> Iterator[tuple[slice, slice]]:
+        """``count`` rows from ``first`` on, around the ring: slices of rows, and which of the count those are."""
+        first %= self.rows
+        straight = min(count, self.rows - first)
+        yield slice(first, first + straight), slice(0, straight)
+        if straight < count:
+            yield slice(0, count - straight), slice(straight, count)
 
     def draw(self, size: int, generator: torch.Generator) -> Tensor:
         """``index`` [size] of transitions, uniform over all that are written, with replacement."""

@@ -50,22 +50,17 @@ class SumTree:
             torch.sum(rows[first:last], -1, out=above[first:last])
 
     def draw(self, uniform: Tensor) -> Tensor:
-        """Leaves [B] for ``uniform`` [B] in [0, 1): the leaf in which the share ``uniform`` of the total sum lies.
+        """Leaves [B], each with probability leaf / total, for ``uniform`` [levels,B] in [0, 1).
 
-        A leaf of priority 0 is never drawn, whatever is rounded on the way.
+        The first row says in which node of the uppermost level that share of the total sum lies, each further row in
+        which of its children: one number for each level, so that no difference of large sums is taken. A leaf of
+        priority 0 is never drawn, whatever is rounded on the way.
         """
-        top = self.levels[-1]
-        cumulative = top.cumsum(0)
-        target = uniform * cumulative[-1]
-        node = torch.searchsorted(cumulative, target, right=True)
-        below = (cumulative - top).index_select(0, node)
-        for rows in reversed(self.rows):
-            children = rows.index_select(0, node)
-            cumulative = children.cumsum(-1)
-            # Differences of large sums round: what is left stays at 0 or above, and below what the children share.
-            target = torch.minimum((target - below).clamp_(min=0.0), cumulative[:, -1] * (1.0 - 1e-12))
-            child = torch.searchsorted(cumulative, target.unsqueeze(-1), right=True)
-            below = (cumulative - children).gather(-1, child).squeeze(-1)
+        cumulative = self.levels[-1].cumsum(0)
+        node = torch.searchsorted(cumulative, uniform[0] * cumulative[-1], right=True)
+        for rows, share in zip(reversed(self.rows), uniform[1:], strict=True):
+            cumulative = rows.index_select(0, node).cumsum(-1)
+            child = torch.searchsorted(cumulative, (share * cumulative[:, -1]).unsqueeze(-1), right=True)
             node = torch.add(child.squeeze(-1), node, alpha=FANOUT)
         return node
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cvpo.buffers.ring import STORAGE, Fields, Ring
-from cvpo.types import Batch, Spec, Transition
+from cvpo.types import Batch, Spec, Transition, Window
 from cvpo.validators import number, one_of
 
 
@@ -71,20 +71,28 @@ class UniformStore:
     def sample(self, size: int) -> Batch:
         return self.at(self.ring.draw(size, self.generator))
 
-    def at(self, index: Tensor) -> Batch:
-        """The transitions ``index`` [B], weights 1."""
+    def at(self, index: Tensor, weight: Tensor | None = None) -> Batch:
+        """The transitions ``index`` [B] with ``weight`` [B], 1 unless given."""
         data = self.ring.fields(self.ring.read(index))
-        size = index.shape
         return Batch(
             obs=data["obs"],
             action=data["action"],
             signals=data["signals"].T,
             next_obs=data["next_obs"],
-            terminated=data["terminated"].bool(),
-            discount=torch.full(size, self.gamma, device=index.device),
-            weight=torch.ones(size, device=index.device),
+            terminated=data["terminated"] != 0,
+            discount=self.discount(data),
+            weight=torch.ones(index.shape, device=index.device) if weight is None else weight,
             index=index,
+            window=self.window(data, index),
         )
+
+    def discount(self, data: dict[str, Tensor]) -> Tensor:
+        """γ to the power of the steps that were summed [B], of rows that were read."""
+        return torch.full_like(data["terminated"], self.gamma)
+
+    def window(self, data: dict[str, Tensor], index: Tensor) -> Window | None:
+        """The single steps, of stores that hold them."""
+        return None
 
     def reprioritise(self, index: Tensor, td: Tensor) -> None:
         """Uniform sampling has no priorities."""

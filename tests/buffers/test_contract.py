@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from cvpo import buffers
-from cvpo.buffers.nstep import NStepBuffer, NStepStore
+from cvpo.buffers.nstep import NStepBuffer
+from cvpo.buffers.nstep_store import NStepStore
 from cvpo.buffers.prioritized import PrioritizedBuffer, PrioritizedStore
 from cvpo.buffers.uniform import UniformBuffer, UniformStore
 from cvpo.cli import main
@@ -46,14 +47,14 @@ class AcrossEpisodes(NStepStore):
 
     def stored(self, transition):
         never = torch.zeros_like(transition.truncated)
-        return {**super().stored(transition), "done": never, "cut": never}
+        return {**super().stored(transition), "done": never}
 
 
 class ThroughTermination(UniformStore):
     """Terminations stored as truncations, so that targets bootstrap through them."""
 
-    def at(self, index):
-        batch = super().at(index)
+    def at(self, index, weight=None):
+        batch = super().at(index, weight)
         return attrs.evolve(batch, terminated=torch.zeros_like(batch.terminated))
 
 
@@ -84,16 +85,16 @@ class NoWeights(PrioritizedStore):
 class ClippedActions(UniformStore):
     """What the environment executed in place of what the policy drew."""
 
-    def at(self, index):
-        batch = super().at(index)
+    def at(self, index, weight=None):
+        batch = super().at(index, weight)
         return attrs.evolve(batch, action=batch.action.clamp(-1.0, 1.0))
 
 
 class FirstReward(NStepStore):
     """The first step's signals for those of the window."""
 
-    def at(self, index):
-        return attrs.evolve(super().at(index), signals=UniformStore.at(self, index).signals)
+    def shares(self, powers, spec):
+        return torch.zeros_like(super().shares(powers, spec))
 
 
 class Forgetful(PrioritizedStore):

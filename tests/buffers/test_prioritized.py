@@ -26,24 +26,35 @@ def random_tree(leaves: int, seed: int = 0) -> tuple[SumTree, torch.Tensor]:
 
 
 @pytest.mark.parametrize("leaves", SIZES)
-def test_draws_are_those_of_the_cumulative_sum(leaves: int) -> None:
+def test_draws_are_those_of_the_cumulative_sums(leaves: int) -> None:
+    """Level by level: the node in which a share of the sum of all lies, then the child in which a share of its own."""
     tree, values = random_tree(leaves)
     torch.testing.assert_close(tree.total, values.sum())
-    uniform = torch.rand(500, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    expected = torch.searchsorted(values.cumsum(0), uniform * values.sum(), right=True)
+    shares = torch.rand((len(tree.levels), 200), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = torch.zeros(200, dtype=torch.long)
+    for level, share in enumerate(shares):
+        width = FANOUT ** (len(shares) - 1 - level)
+        for i, (first, part) in enumerate(zip(expected.tolist(), share.tolist(), strict=True)):
+            below = values[first * width :] if level == 0 else values[first * width : (first + FANOUT) * width]
+            sums = torch.stack([piece.sum() for piece in below.split(width)]) if width > 1 else below
+            node = int(torch.searchsorted(sums.cumsum(0), part * below.sum(), right=True))
+            expected[i] = (first + node) * (FANOUT if level + 1 < len(shares) else 1)
     # Sums in another order round otherwise: a draw on an edge may fall to the neighbour, hardly ever.
-    assert (tree.draw(uniform) == expected).float().mean() > 0.99
+    assert (tree.draw(shares) == expected).float().mean() > 0.99
 
 
 @pytest.mark.parametrize("leaves", SIZES)
 def test_a_leaf_of_priority_zero_is_never_drawn(leaves: int) -> None:
     tree, values = random_tree(leaves)
     ends = torch.tensor([0.0, 1.0 - 1e-15], dtype=torch.float64)
-    edges = torch.cat([ends, (values.cumsum(0) / values.sum())[:-1][-2000:]])
-    assert (values[tree.draw(edges.clamp(max=1.0 - 1e-15))] > 0).all()
+    edges = torch.cat([ends, (values.cumsum(0) / values.sum())[:-1][-2000:]]).clamp(max=1.0 - 1e-15)
+    for below in (edges, edges.flip(0), ends[1].expand(len(edges))):
+        shares = torch.stack([edges] + [below] * (len(tree.levels) - 1))
+        assert (values[tree.draw(shares)] > 0).all()
     one = SumTree(leaves, CPU)
     one.write(torch.tensor([leaves // 2]), torch.tensor([1e-300], dtype=torch.float64))
-    assert one.draw(torch.tensor([0.0, 0.5, 1.0 - 1e-15], dtype=torch.float64)).tolist() == [leaves // 2] * 3
+    shares = torch.tensor([0.0, 0.5, 1.0 - 1e-15], dtype=torch.float64).expand(len(one.levels), -1)
+    assert one.draw(shares).tolist() == [leaves // 2] * 3
 
 
 def test_ranges_and_single_writes_make_the_same_tree() -> None:
