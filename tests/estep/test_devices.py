@@ -1,13 +1,16 @@
 """Solutions lie where their problems do. ``meta`` stands for a device whose values the host cannot read: an operation
-that mixes devices, or that waits for a value, is an error there."""
+that mixes devices, or that waits for a value, is an error there. Where the host may look, a stand-in with values has
+an accelerator's rules (:mod:`tests.stand_in_device`)."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import attrs
 import pytest
 import torch
 
-from cvpo.estep import DualProblem, DualSolution, registry
+from cvpo.estep import DualProblem, DualSolution, kkt_residuals, registry
 from tests.estep.problems import draw_problem
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
@@ -53,11 +56,69 @@ def test_a_problem_on_two_devices_would_be_seen() -> None:
 @pytest.mark.parametrize("lead", [(), (3,)])
 def test_an_accelerator_gives_the_answer_of_the_host(name: str, lead: tuple[int, ...]) -> None:
     problem = draw_problem(1, lead, costs=2)
-    solver = registry.create(name)
-    here = solver.solve(problem)
-    there = solver.solve(moved(problem, "cuda"))
-    again = solver.solve(moved(problem, "cuda"), there)
-    assert devices(there) == devices(again) == {"cuda"}
-    bound = 1e-2 if name == "adam" else 1e-5
-    torch.testing.assert_close(there.weights.cpu(), here.weights, atol=bound, rtol=0)
-    torch.testing.assert_close(again.weights.cpu(), here.weights, atol=bound, rtol=0)
+    compare(name, problem, "cuda")
+
+
+@pytest.fixture
+def standin() -> Iterator[str]:
+    from tests.stand_in_device import NAME, StandIn
+
+    with StandIn():
+        yield NAME
+
+
+@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("kind", ["alone", "stack", "float32", "infeasible", "not finite"])
+def test_a_device_with_the_rules_of_an_accelerator_gives_the_answer_of_the_host(
+    name: str, kind: str, standin: str
+) -> None:
+    lead = () if kind == "alone" else (3,)
+    problem = draw_problem(1, lead, costs=2, prior=True, dtype=torch.float32 if kind == "float32" else torch.float64)
+    if kind == "infeasible":
+        problem = attrs.evolve(problem, cost_limit=problem.q_cost.amin((-2, -1)) - 1.0)
+    if kind == "not finite":
+        q = problem.q_reward.clone()
+        q[0, 0, 0] = torch.nan
+        problem = attrs.evolve(problem, q_reward=q)
+    compare(name, problem, standin)
+
+
+@pytest.mark.parametrize("name", [name for name in registry.names() if name != "adam"])
+def test_gradients_stay_on_the_device(name: str, standin: str) -> None:
+    problem = draw_problem(2, (), costs=1)
+    found = []
+    for device in ("cpu", standin):
+        here = moved(problem, device)
+        q = here.q_reward.detach().requires_grad_()
+        solution = registry.create(name).solve(attrs.evolve(here, q_reward=q))
+        (gradient,) = torch.autograd.grad((solution.weights * here.q_reward).sum() + solution.eta.sum(), q)
+        assert gradient.device.type == device
+        found.append(gradient.cpu())
+    torch.testing.assert_close(*found)
+
+
+def test_the_stand_in_refuses_what_an_accelerator_does(standin: str) -> None:
+    """What the tests above rely on."""
+    there = torch.ones(3, device=standin)
+    with pytest.raises(RuntimeError, match="same device"):
+        there + torch.ones(3)
+    with pytest.raises(TypeError, match="to numpy"):
+        there.numpy()
+    assert (there + torch.tensor(1.0)).device.type == standin == torch.zeros_like(there).device.type
+
+
+def compare(name: str, problem: DualProblem, device: str) -> None:
+    """The host's answers on ``device``, cold and warm, graded there as here."""
+    solver, copy = registry.create(name), moved(problem, device)
+    here, there = [solver.solve(problem)], [solver.solve(copy)]
+    here.append(solver.solve(problem, here[0]))
+    there.append(solver.solve(copy, there[0]))
+    for ours, theirs in zip(here, there, strict=True):
+        assert devices(theirs) == {device}
+        assert torch.equal(theirs.status.cpu(), ours.status)
+        torch.testing.assert_close(theirs.weights.cpu(), ours.weights, atol=1e-5, rtol=0)
+        residual = kkt_residuals(copy, theirs).max
+        assert residual.device.type == device
+        torch.testing.assert_close(
+            residual.cpu(), kkt_residuals(problem, ours).max, atol=1e-5, rtol=1e-5, equal_nan=True
+        )
