@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from cvpo.estep.lanes import Lanes, One, Vector
+from cvpo.estep.lanes import One, Vector
 from cvpo.estep.newton_descent import Pace, descend, minimum
 from cvpo.estep.newton_point import Frame, Point, main_frame
 from cvpo.estep.problem import DualProblem
@@ -27,7 +27,7 @@ def fits(problem: DualProblem, warm: DualSolution | None) -> bool:
 
 @torch.no_grad()
 def solve(
-    problem: DualProblem, warm: DualSolution | None, pace: Pace, accuracy: float, lanes: Lanes = One
+    problem: DualProblem, warm: DualSolution | None, pace: Pace, accuracy: float
 ) -> tuple[DualSolution | None, Minimum | None]:
     """The solution if the problem is finite and solved within ``accuracy``; and the end of the minimisation, if any."""
     raw = shifted(problem)
@@ -41,7 +41,7 @@ def solve(
         return model_start(One, raw.q, raw.log_prior, found.limit, found.epsilon, frame.lower[0])
 
     start = None if warm is None else _from_warm(found, frame, warm)
-    state = descend(lanes, raw, frame, start or cold(), cold, pace)
+    state = descend(One, raw, frame, start or cold(), cold, pace)
     if not state.point.error <= accuracy:
         return None, minimum(One, raw, state)
     return _solution(problem, found, state.point, round(state.iterations)), None

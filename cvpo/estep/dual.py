@@ -21,6 +21,9 @@ from torch import Tensor
 from cvpo.estep.lanes import Lanes, Matrix, Number, Vector
 from cvpo.estep.stacks import Many
 
+CACHED = 2**17
+"""Numbers of (Q_r, Q_c) that are worked on at once on a host, 1 MiB: with what is made of them they fit its cache."""
+
 
 class Evaluation(NamedTuple):
     """The dual at one point: ``value`` [P], ``gradient`` [P,S] (η first), ``hessian`` [P,S,S], ``weights`` [P,B,K]."""
@@ -64,7 +67,7 @@ def evaluate_in(
     eta = x[0]
     mix = (1.0 / eta, *(-lam / eta for lam in x[1:]))
     rows = (mix, *(tuple(float(i == j) for j in range(len(x))) for i in range(1, len(x))))
-    packed, weights = lanes.moments(q, log_prior, lanes.matrix(rows, q), keep)
+    packed, weights = _moments_by_parts(q, log_prior, lanes.matrix(rows, q), keep)
     log_total, top, *rest = lanes.split(packed)
     first, second = rest[: len(x)], rest[len(x) :]
     log_mean = log_total - (math.log(q.shape[-1]) if log_prior is None else 0.0)
@@ -74,6 +77,55 @@ def evaluate_in(
     gradient = (epsilon + log_mean - first[0], *(a - b for a, b in zip(limit, first[1:], strict=True)))
     hessian = tuple(tuple(entry / eta for entry in second[i : i + len(x)]) for i in range(0, len(second), len(x)))
     return value, gradient, hessian, weights
+
+
+def _moments_by_parts(q: Tensor, log_prior: Tensor | None, rows: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
+    """:func:`_moments`, of a large stack on a host by parts that stay in its cache; w only if to ``keep``."""
+    step = len(q)
+    if q.device.type == "cpu" and not torch.compiler.is_compiling():
+        step = max(1, CACHED // q[0].numel())
+    if step >= len(q):
+        packed, weights = _moments(q, log_prior, rows)
+        return packed, weights if keep else None
+    found, kept = [], []
+    for i in range(0, len(q), step):
+        part = slice(i, i + step)
+        packed, weights = _moments(q[part], None if log_prior is None else log_prior[part], rows[part])
+        found.append(packed)
+        if keep:
+            kept.append(weights)
+    return torch.cat(found), torch.cat(kept) if keep else None
+
+
+def _moments(q: Tensor, log_prior: Tensor | None, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Means over states, and w; ``rows`` [P,S,S] takes (Q_r, Q_c) to the features f = (z, Q_c).
+
+    The means are packed [P, 2+S+S²], for a host that reads them at once: of log Σ_k p exp(z − top), of the largest
+    z + log p in each state ("top"), of Σ_k w (z − top) and Σ_k w Q_c, and of Cov_w[f].
+    """
+    # One product in place of z and a copy of Q_c beside it: 0·Q_r + 1·Q_c is exact.
+    f = torch.bmm(rows, q.flatten(2)).view(q.shape)
+    z = f[:, 0]
+    # Shifts cancel in all that is returned, so they carry no derivative. z is shifted in place for its moments' sake,
+    # which lose nothing then where it is large.
+    if log_prior is None:
+        top = z.detach().amax(-1, keepdim=True)
+        z.sub_(top)
+        mass = z.exp()
+    else:
+        tilted = z + log_prior
+        top = tilted.detach().amax(-1, keepdim=True)
+        z.sub_(top)
+        mass = (tilted - top).exp()
+    total = mass.sum(-1, keepdim=True)
+    weights = mass / total
+    weighted = weights.unsqueeze(1) * f
+    first = weighted.sum(-1)
+    share = 1.0 / q.shape[2]
+    outer = torch.bmm(first, first.mT)
+    covariance = torch.baddbmm(outer, weighted.flatten(2), f.flatten(2).mT, beta=-share, alpha=share)
+    means = torch.cat([total.log().mT, top.mT, first], dim=1).mean(-1)
+    return torch.cat([means, covariance.flatten(1)], dim=1), weights
 
 
 def kl(weights: Tensor, log_prior: Tensor) -> Tensor:

@@ -8,14 +8,11 @@ and takes what differs from here, serves all three.
 
 from __future__ import annotations
 
-import functools
 import math
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-
-from cvpo.estep.moments import Moments, by_parts, compiled
 
 Number = Any
 """A float (or bool), or an array or a tensor [P]."""
@@ -68,10 +65,6 @@ class Lanes(Protocol):
     def matrix(self, rows: Matrix, like: Tensor, /) -> Tensor:
         """A tensor [P,S,S] of the rows, of which all but the first may be constants."""
 
-    @property
-    def moments(self) -> Moments:
-        """The pass over the data, as :func:`cvpo.estep.moments.by_parts`."""
-
     def solve(self, matrix: Matrix, right: Vector, pinned: Vector, value: Vector, /) -> Vector:
         """y with (matrix · y)_i = right_i in the free coordinates and y_i = ``value_i`` in the pinned ones."""
 
@@ -80,7 +73,6 @@ class One:
     """One problem, in Python numbers. Reading them off a tensor waits for the device."""
 
     keeps_weights = True
-    moments = staticmethod(by_parts)
     minimum = staticmethod(min)
     maximum = staticmethod(max)
     sqrt = staticmethod(math.sqrt)
@@ -141,16 +133,6 @@ class One:
                 rest -= row[j] * result[free[j]]
             result[free[k]] = rest / row[k] if row[k] > 0 else 0.0
         return tuple(result)
-
-
-def fused(lanes: Lanes) -> Lanes:
-    """``lanes`` whose pass over the data is one compiled loop."""
-    return cast(Lanes, _fused(cast(Any, lanes)))
-
-
-@functools.cache
-def _fused(lanes: Any) -> Any:
-    return type(f"Fused{lanes.__name__}", (lanes,), {"moments": compiled})
 
 
 def _dot(a: Vector, b: list[float]) -> float:

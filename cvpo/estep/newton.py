@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cvpo.estep import alone, driver
 from cvpo.estep.implicit import attach
-from cvpo.estep.lanes import Lanes, One, fused
+from cvpo.estep.lanes import Lanes, One
 from cvpo.estep.newton_descent import Pace, descend, descend_masked, minimum
 from cvpo.estep.newton_step import Propose, frame, projected_newton
 from cvpo.estep.problem import DualProblem
@@ -18,7 +18,7 @@ from cvpo.estep.solution import DualSolution
 from cvpo.estep.stacks import Many, lanes_for
 from cvpo.estep.task import Minimum, Task
 from cvpo.estep.warm import check_warm
-from cvpo.validators import flag, number
+from cvpo.validators import number
 
 
 @attrs.frozen
@@ -32,9 +32,8 @@ class Newton:
     ``tolerance`` is the residual at which a problem is done, ``max_iter`` the most steps (each one pass over the data;
     as many again may go to the least violation, and from another start to what has neither optimum nor proof by then).
     ``check_every=n`` looks every n steps whether all are done. With None the host never waits: every problem takes
-    ``budget`` masked steps, and as many again for the least violation. ``compile`` makes one loop of the pass over the
-    data by ``torch.compile``: faster for many particles, after some seconds at the first solve. Never raises for values;
-    see :class:`cvpo.estep.Status`. Source: CVPO (arXiv 2201.11927), section 4.1; D. Bertsekas, Projected Newton methods
+    ``budget`` masked steps, and as many again for the least violation. Never raises for values; see
+    :class:`cvpo.estep.Status`. Source: CVPO (arXiv 2201.11927), section 4.1; D. Bertsekas, Projected Newton methods
     (1982); the secular form of the step in η is that of trust regions (Moré & Sorensen 1983).
     """
 
@@ -46,7 +45,6 @@ class Newton:
     max_iter: int = attrs.field(default=150, validator=number(ge=1, integer=True))
     check_every: int | None = attrs.field(default=1, validator=number(ge=1, integer=True, optional=True))
     budget: int = attrs.field(default=20, validator=number(ge=1, integer=True))
-    compile: bool = attrs.field(default=False, validator=flag)
 
     def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
         """Solve every problem of the stack; ``warm`` gives starting points."""
@@ -54,7 +52,7 @@ class Newton:
         end = None
         if self.check_every is not None and alone.fits(problem, warm):
             pace = Pace(self.tolerance, self.max_iter, self.check_every)
-            solution, end = alone.solve(problem, warm, pace, self.accuracy, self._lanes(One))
+            solution, end = alone.solve(problem, warm, pace, self.accuracy)
             if solution is not None:
                 return attach(problem, solution)
         sync = self.check_every is not None
@@ -63,12 +61,8 @@ class Newton:
     def minimise(self, task: Task, start: Tensor, cold: Callable[[], Tensor]) -> Minimum:
         """See :func:`minimise` and, for ``check_every=None``, :func:`minimise_masked`."""
         if self.check_every is None:
-            return minimise_masked(task, start, cold, self.tolerance, self.budget, self._lanes(Many))
-        lanes = self._lanes(_lanes_of(task, start))
-        return minimise(task, start, cold, self.tolerance, self.max_iter, self.check_every, lanes=lanes)
-
-    def _lanes(self, lanes: Lanes) -> Lanes:
-        return fused(lanes) if self.compile else lanes
+            return minimise_masked(task, start, cold, self.tolerance, self.budget)
+        return minimise(task, start, cold, self.tolerance, self.max_iter, self.check_every)
 
 
 def minimise(
@@ -79,26 +73,18 @@ def minimise(
     max_iter: int,
     check_every: int = 1,
     propose: Propose = projected_newton,
-    lanes: Lanes | None = None,
 ) -> Minimum:
     """At most ``max_iter`` steps from ``start`` [P,S], or from the η of ``cold()`` where that start has lost its way.
 
     The host looks whether all are done every ``check_every`` steps; one problem alone is followed in Python numbers.
     """
-    lanes = lanes or _lanes_of(task, start)
+    lanes: Lanes = One if len(start) == 1 else lanes_for(task.q)
     pace = Pace(tolerance, max_iter, check_every, propose)
     state = descend(lanes, task, frame(lanes, task), lanes.split(start), lambda: lanes.split(cold()), pace)
     return minimum(lanes, task, state)
 
 
-def minimise_masked(
-    task: Task, start: Tensor, cold: Callable[[], Tensor], tolerance: float, budget: int, lanes: Lanes = Many
-) -> Minimum:
+def minimise_masked(task: Task, start: Tensor, cold: Callable[[], Tensor], tolerance: float, budget: int) -> Minimum:
     """``budget`` steps of every problem, without a look from the host: tensors in, tensors out, for ``fullgraph``."""
-    numbers = frame(lanes, task)
-    state = descend_masked(lanes, task, numbers, lanes.split(start), lambda: lanes.split(cold()), tolerance, budget)
-    return minimum(lanes, task, state)
-
-
-def _lanes_of(task: Task, start: Tensor) -> Lanes:
-    return One if len(start) == 1 else lanes_for(task.q)
+    state = descend_masked(task, frame(Many, task), Many.split(start), lambda: Many.split(cold()), tolerance, budget)
+    return minimum(Many, task, state)

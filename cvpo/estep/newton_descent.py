@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cvpo.estep.lanes import Lanes, Number, Vector
 from cvpo.estep.newton_step import LOST, Data, Frame, Propose, State, begin, projected_newton, step
+from cvpo.estep.stacks import Many
 from cvpo.estep.task import Minimum
 
 
@@ -37,19 +38,13 @@ def descend(lanes: Lanes, data: Data, frame: Frame, start: Vector, cold: Callabl
 
 
 def descend_masked(
-    lanes: Lanes,
-    data: Data,
-    frame: Frame,
-    start: Vector,
-    cold: Callable[[], Vector],
-    tolerance: float,
-    budget: int,
+    data: Data, frame: Frame, start: Vector, cold: Callable[[], Vector], tolerance: float, budget: int
 ) -> State:
     """``budget`` steps of every problem, without a look from the host."""
-    state = begin(lanes, data, frame, start, tolerance)
-    state = begin(lanes, data, frame, _recentred(lanes, state, _strayed(state), cold), tolerance)
+    state = begin(Many, data, frame, start, tolerance)
+    state = begin(Many, data, frame, _recentred(Many, state, _strayed(state), cold), tolerance)
     for _ in range(budget):
-        state = step(lanes, data, frame, state, tolerance)
+        state = step(Many, data, frame, state, tolerance)
     return state
 
 

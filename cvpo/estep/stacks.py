@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from cvpo.estep.lanes import Lanes, Matrix, Number, Vector
-from cvpo.estep.moments import by_parts
 
 
 class Many:
     """P problems, in tensors: no host synchronisation but in :meth:`all`."""
 
     keeps_weights = False
-    moments = staticmethod(by_parts)
     minimum = staticmethod(torch.minimum)
     maximum = staticmethod(torch.maximum)
     sqrt = staticmethod(torch.sqrt)
@@ -82,7 +80,6 @@ class Host:
     """
 
     keeps_weights = False
-    moments = staticmethod(by_parts)
     minimum: Any = staticmethod(np.minimum)
     maximum: Any = staticmethod(np.maximum)
     sqrt: Any = staticmethod(np.sqrt)
