@@ -27,6 +27,15 @@ ABLATION: Mapping[str, tuple[str, ...]] = {
 }
 
 
+#: Which constrained problem: the paper's limit or the performance difference, neither with a stride, on replayed or on
+#: the newest states.
+LIMITS: Mapping[str, tuple[str, ...]] = {
+    f"{limit}-{states}": ("--limit", limit, "--limit.stride", "None", "--states", states)
+    for limit in ("q", "policy")
+    for states in ("replay", "recent")
+}
+
+
 @attrs.frozen
 class Suite:
     """A ``task``, run for ``steps`` environment steps in ``variants`` (by name: further options of ``cvpo train``).
@@ -70,6 +79,8 @@ SUITES: dict[str, Suite] = {
     "ant": Suite("SafetyAntVelocity-v1", PRESET, 1_000_000, (25.0,), 20_000, (1_000.0, 2_000.0)),
     "ablation-circle": Suite("SafetyBallCircle-v0", ABLATION, 15_000, (10.0,), 5_000, (400.0, 500.0)),
     "ablation-velocity": Suite("SafetyHopperVelocity-v1", ABLATION, 20_000, (25.0,), 5_000, (500.0, 1_000.0)),
+    "limits-circle": Suite("SafetyBallCircle-v0", {**PRESET, **LIMITS}, 15_000, (10.0,), 5_000, (400.0, 500.0)),
+    "limits-velocity": Suite("SafetyHopperVelocity-v1", LIMITS, 20_000, (25.0,), 5_000, (500.0, 1_000.0)),
 }
 
 #: What ``python -m benchmarks.tasks`` runs when no suite is named.
