@@ -51,10 +51,11 @@ class AgentConfig:
     ``estep_critic`` target (paper) or online, ``warm_start`` from the previous duals.
 
     Old policy π₀: ``old_policy`` is a polyak average with rate ``old_tau`` (paper), or a copy every ``old_period``
-    updates. Critics: Adam at ``critic_lr``; the target network is a polyak average with rate ``target_tau``; the
-    bootstrap takes ``target_particles`` actions of the old (paper) or online policy; ``mask_cost`` stops the
-    bootstrap of costs at termination; ``level_rate`` ρ corrects the level of Q in every update,
-    see :func:`cvpo.critics.level.correct_level`.
+    updates. Critics: Adam at ``critic_lr``; the target network is a polyak average with rate ``target_tau``, and
+    ``td_critic`` says whether TD targets are made of it (paper) or of the ``"online"`` one; the bootstrap takes
+    ``target_particles`` actions of the old (paper) or online policy; ``mask_cost`` stops the bootstrap of costs at
+    termination; ``level_rate`` ρ corrects the level of Q in every update, for targets of the target network; see
+    :func:`cvpo.critics.level.correct_level`.
     """
 
     estep: Any
@@ -83,6 +84,7 @@ class AgentConfig:
     particles: int = attrs.field(default=16, validator=number(ge=1, integer=True))
     kl_epsilon: float = attrs.field(default=0.1, validator=number(gt=0))
     estep_critic: str = attrs.field(default="target", validator=one_of(("target", "online")))
+    td_critic: str = attrs.field(default="target", validator=one_of(("target", "online")))
     warm_start: bool = attrs.field(default=True, validator=flag)
 
     old_policy: str = attrs.field(default="polyak", validator=one_of(("polyak", "copy")))
@@ -112,6 +114,8 @@ class AgentConfig:
         if self.returns.windows:
             self._check_windows()
         if self.level_rate:
+            if self.td_critic != "target":
+                raise ConfigError(f"level_rate is {self.level_rate} and td_critic 'online'; allowed: one of the two")
             check_level(self.level_rate, self.critic, self.returns)
         # A schedule for another number of costs is an error here, not in the middle of a run.
         self.limit_schedule.limits(self.cost_limits, 0)

@@ -65,6 +65,7 @@ class Learner:
         self.solution: Any = None
         self.updates = 0
         self._bootstrap = bootstrap_of(config.critic)
+        self._td_critic = self.target_critic if config.td_critic == "target" else self.critic
         self._evaluation = Evaluation(
             policy=self.old_policy if config.target_policy == "old" else self.policy,
             next_values=self._next_values,
@@ -117,12 +118,12 @@ class Learner:
         return metrics | {f"critic/target_cost_{m}": cost for m, cost in enumerate(costs)}, td
 
     def _next_values(self, obs: Tensor) -> Tensor:
-        """V_s = E_π Q_s(o, a) of the target critics, from ``target_particles`` actions."""
+        """V_s = E_π Q_s(o, a) of the critics that targets are made of, from ``target_particles`` actions."""
         actions = self._evaluation.policy(obs).sample(self.config.target_particles, self.generator)
-        return self._bootstrap(self.target_critic, obs, actions)
+        return self._bootstrap(self._td_critic, obs, actions)
 
     def _target_q_values(self, obs: Tensor, actions: Tensor) -> Tensor:
-        return self.config.critic.evaluate(self.target_critic, obs, actions.unsqueeze(-2)).squeeze(-1)
+        return self.config.critic.evaluate(self._td_critic, obs, actions.unsqueeze(-2)).squeeze(-1)
 
     @torch.no_grad()
     def _expectation(

@@ -67,6 +67,7 @@ def _check(agent: CVPO, data: Dataset, steps: int) -> None:
         ("observation size", agent.spec.obs_size, data.obs.shape[1]),
         ("action size", 1 if agent.door.discrete else agent.spec.action_size, data.actions.shape[1]),
         ("costs (one limit for each)", agent.spec.signals - 1, len(data.signals) - 1),
+        ("as the size of next observations", agent.spec.obs_size, data.next_obs.shape[1]),
     )
     for what, ours, theirs in pairs:
         if ours != theirs:

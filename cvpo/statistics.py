@@ -107,14 +107,14 @@ class EpisodeStatistics:
         return [episode.length for episode in self.episodes]
 
     def measured_cost(self, kind: str, horizon: Sequence[float], *, terminates: bool) -> np.ndarray | None:
-        """J_c [M] of the newest episodes in the scale of Q; None before the first.
+        """J_c [M] of the newest episodes in the scale of Q; None before the first, with ``"steps"`` before a step.
 
         ``kind="discounted"``: the mean realised discounted sum, over 1 − mean γᵀ of the episodes' own lengths where
         they are truncated: Q goes on there, at the same cost per step as far as is known. ``"episode"``: the mean
         episode sum, converted with ``horizon`` as a cost limit is; ``"steps"``: the mean cost of the newest steps,
         converted as a limit per step is. All estimate the behaviour policy's cost.
         """
-        if not self.episodes:
+        if not (self.step_count if kind == "steps" else self.episodes):
             return None
         if kind == "discounted":
             seen = 1.0 if terminates else 1.0 - np.mean(np.power(self.gamma, self.lengths()))

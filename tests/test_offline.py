@@ -107,6 +107,13 @@ def test_errors_name_what_is_wrong(tmp_path, arrays, monkeypatch) -> None:
     spoilt[3] = np.nan
     with pytest.raises(ConfigError, match="rewards has 1 non-finite of 101 values"):
         read(write(tmp_path / "c.hdf5", {**arrays, "rewards": spoilt}))
+    for key, value, words in (
+        ("rewards", np.ones((len(arrays["rewards"]), 2)), r"rewards has shape \[101, 2\]; allowed: \[101\]"),
+        ("terminals", np.full(len(arrays["rewards"]), np.nan), "terminals has 101 non-finite"),
+        ("next_observations", arrays["next_observations"][:, :1], "as the size of next observations"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            fill(line_agent(1)[0], read(write(tmp_path / f"{key}.hdf5", {**arrays, key: value})))
     with pytest.raises(ConfigError, match="cannot be read as HDF5"):
         read(tmp_path / "missing.hdf5")
     agent, _ = line_agent(2)

@@ -77,6 +77,17 @@ def test_a_policy_at_its_limit_measures_the_limit(kind: str, terminates: bool) -
     np.testing.assert_allclose(measured, [limit])
 
 
+def test_measured_cost_of_the_newest_steps_is_there_before_an_episode_has_ended():
+    statistics = EpisodeStatistics(1, 1, 1, signals=2, gamma=GAMMA, keep_episodes=4, keep_steps=20)
+    assert statistics.measured_cost("steps", LENGTHS, terminates=False) is None
+    zero, no = np.zeros((1, 1)), np.zeros(1, bool)
+    for _ in range(20):
+        statistics.add(zero, zero, np.array([[0.0], [0.25]]), zero, no, no)
+    found = statistics.measured_cost("steps", LENGTHS, terminates=False)
+    np.testing.assert_allclose(found, 0.25 / (1 - GAMMA))
+    assert statistics.measured_cost("episode", LENGTHS, terminates=False) is None
+
+
 def test_measured_cost_of_the_newest_steps_waits_for_no_episode():
     statistics = fresh()
     expected, _ = play(statistics, 40)

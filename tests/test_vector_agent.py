@@ -106,7 +106,16 @@ def check_updates(vector: Any, singles: list[cvpo.CVPO], count: int = 4, toleran
         (1, {"policy": {"name": "cholesky", **SIZES}, "fit": "regression", "normalise_obs": True, "warm_start": False}),
         (1, {"mstep": {"name": "full", "average": "state"}, "fit": {"name": "likelihood", "max_grad_norm": 1.0}}),
         (1, {"level_rate": 0.01, "members": 2}),
-        (1, {"old_policy": "copy", "estep_critic": "online", "target_policy": "online", "buffer": "prioritized"}),
+        (
+            1,
+            {
+                "old_policy": "copy",
+                "estep_critic": "online",
+                "td_critic": "online",
+                "target_policy": "online",
+                "buffer": "prioritized",
+            },
+        ),
         (1, {"limit": {"name": "policy", "measure": "critic"}, "estep": "adam"}),
         (1, {"limit": "calibrated", "states": "replay", "estep": {"name": "newton", "check_every": None}}),
         (1, {"buffer": {"name": "nstep", "steps": 3, "windows": True}, "returns": "retrace"}),

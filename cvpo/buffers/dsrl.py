@@ -52,7 +52,10 @@ def read(path: str | os.PathLike[str]) -> Dataset:
     if len(set(lengths.values())) != 1 or not lengths["rewards"]:
         raise ConfigError(f"{path} has arrays of lengths {lengths}; allowed: one length, at least 1")
     count = lengths["rewards"]
-    for key in KEYS[:5]:
+    for key in ("rewards", "terminals", "timeouts"):
+        if arrays[key].size != count:
+            raise ConfigError(f"{path}: {key} has shape {list(arrays[key].shape)}; allowed: [{count}]")
+    for key in KEYS:
         bad = int((~np.isfinite(arrays[key])).sum())
         if bad:
             raise ConfigError(f"{path}: {key} has {bad} non-finite of {arrays[key].size} values; allowed: finite")

@@ -84,6 +84,7 @@ class PrioritizedStore:
         end_windows(self.inner)
 
     def sample(self, size: int) -> Batch:
+        self.ring.check_filled()
         device = self.ring.device
         if self._strata.shape[-1] != size:
             # Strata of the uppermost level only: draws of the levels below are independent.

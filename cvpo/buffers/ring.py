@@ -62,8 +62,7 @@ class Ring:
     def add(self, **values: Tensor) -> None:
         """Write one row [N,...] of every field. Raises ConfigError for other shapes: nothing is broadcast."""
         for name, shape in self._shapes.items():
-            if values[name].shape != shape:
-                raise ConfigError(f"{name} to be stored has shape {list(values[name].shape)}; allowed: {list(shape)}")
+            self._check(name, values[name], shape)
         row = [values[name].view(self.num_envs, width) for name, width in self._widths.items()]
         if self._pinned:
             row = [part.to(self.home) for part in row]
@@ -72,8 +71,11 @@ class Ring:
         self.filled = min(self.filled + 1, self.rows)
 
     def extend(self, **values: Tensor) -> Tensor:
-        """Write many rows [T,N,...] of every field in order, at once; the numbers of the rows that are kept."""
+        """Write many rows [T,N,...] of every field in order, at once; the numbers of the rows that are kept. Raises
+        ConfigError for other shapes: nothing is broadcast."""
         steps = len(next(iter(values.values())))
+        for name, shape in self._shapes.items():
+            self._check(name, values[name], (steps, *shape))
         kept = min(steps, self.rows)
         at = (self.head + torch.arange(steps - kept, steps, device=self.device)) % self.rows
         for name, tensor in self.data.items():
@@ -81,6 +83,16 @@ class Ring:
         self.head = (self.head + steps) % self.rows
         self.filled = min(self.filled + steps, self.rows)
         return at
+
+    def check_filled(self) -> None:
+        """Raises ConfigError where nothing is written yet."""
+        if not self.filled:
+            raise ConfigError("the buffer is empty; allowed: a sample after at least one step was added")
+
+    @staticmethod
+    def _check(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+        if value.shape != shape:
+            raise ConfigError(f"{name} to be stored has shape {list(value.shape)}; allowed: {list(shape)}")
 
     def read(self, index: Tensor) -> Tensor:
         """The transitions ``index`` [...], all their fields side by side: [...,W]."""
@@ -115,6 +127,7 @@ class Ring:
 
     def draw(self, size: int, generator: torch.Generator) -> Tensor:
         """``index`` [size] of transitions, uniform over all that are written, with replacement."""
+        self.check_filled()
         return torch.randint(self.filled * self.num_envs, (size,), generator=generator, device=self.device)
 
     @property
@@ -143,6 +156,7 @@ class Ring:
                 f"the saved buffer was full, with {filled} rows, and this one has {self.rows}; allowed: the same "
                 f"capacity, {filled * self.num_envs} transitions"
             )
-        self.head, self.filled = head, filled
+        # Rows that just fill this ring were not the end of theirs.
+        self.head, self.filled = head % self.rows, filled
         for name, tensor in self.data.items():
             tensor[: self.filled].copy_(state["data"][name])

@@ -23,7 +23,8 @@ def check_buffer(buffer: Any, *, examples: int = 40) -> None:
     observation and the termination of its last step. Every stored step can be drawn and no other; weights are positive
     with 1 as the largest, and smaller for what is drawn more often; new priorities leave all that as it is; states are
     restored bit for bit. ``capacity``, where the component has one, is varied so that the oldest steps are
-    overwritten. ``examples`` of each are drawn, the same ones every time.
+    overwritten. What is optional, ``extend``, ``end`` and the windows of a batch, is held to the same. ``examples`` of
+    each are drawn, the same ones every time.
     """
     for _, check in buffer_checks(buffer, examples=examples):
         check()
@@ -40,6 +41,7 @@ def buffer_checks(buffer: Any, *, examples: int = 40) -> Iterator[tuple[str, Cal
         ("new priorities change what is likely, and nothing else", properties.check_priorities),
         ("what is stored is a copy, and so is what is sampled", properties.check_copies),
         ("a restored store goes on bit for bit", properties.check_state),
+        ("many steps at once, ends and single steps are what they say", properties.check_optional),
     ]
     for name, holds in parts:
         yield name, drawn(given(transitions(), st.sampled_from([1.0, 0.4, 1.5]))(_run(buffer, holds)))

@@ -120,7 +120,53 @@ def check_state(buffer: Any, stream: Stream) -> None:
         other.add(stream.step(t))
     samples = (_tensors(each.sample(32)) for each in (store, other))
     for a, b in zip(*samples, strict=True):
-        require(torch.equal(a, b), "a restored store samples otherwise than the one that was saved")
+        require(_equal(a, b), "a restored store samples otherwise than the one that was saved")
+
+
+def check_optional(buffer: Any, stream: Stream) -> None:
+    """``extend``, where a store has it, holds what adding step by step does; after ``end`` no window goes on from
+    before; the single steps of a window are those that were added."""
+    store, half = _empty(buffer, stream), len(stream) // 2
+    for t in range(half):
+        store.add(stream.step(t))
+    if hasattr(store, "end"):
+        store.end()
+    stop = half if hasattr(store, "end") else None
+    if hasattr(store, "extend") and half < len(stream):
+        rest = [stream.step(t) for t in range(half, len(stream))]
+        stacked = zip(*(_tensors(step) for step in rest), strict=True)
+        store.extend(type(rest[0])(*(torch.stack(parts) for parts in stacked)))
+    else:
+        for t in range(half, len(stream)):
+            store.add(stream.step(t))
+    batch, one_by_one = store.sample(64), _empty(buffer, stream)
+    _check_batch(stream, store, batch)
+    for t in range(len(stream)):
+        if t == stop:
+            one_by_one.end()
+        one_by_one.add(stream.step(t))
+    for a, b in zip(_tensors(batch), _tensors(one_by_one.sample(64)), strict=True):
+        require(_equal(a, b), "extend stores otherwise than one by one")
+    time = batch.obs[:, 1].long()
+    length = (batch.discount.double().log() / math.log(stream.spec.gamma)).round().long()
+    if stop is not None:
+        _each(batch, (time >= stop) | (time + length <= stop), "the window goes on beyond end()")
+    if batch.window is not None:
+        _check_single_steps(stream, batch, length)
+
+
+def _check_single_steps(stream: Stream, batch: Batch, length: Tensor) -> None:
+    window = batch.window
+    assert window is not None
+    env, time = batch.obs[:, 0].long(), batch.obs[:, 1].long()
+    for i in range(window.inside.shape[1]):
+        inside = i < length
+        at = (time + i).clamp(max=len(stream) - 1)
+        _each(batch, window.inside[:, i] == inside, f"window.inside is wrong at step {i}")
+        right = _near(window.signals[..., i].T, stream.signals[at, :, env]) & _near(
+            window.obs[:, i], stream.obs[at, env]
+        )
+        _each(batch, ~inside | right, f"window.obs or window.signals are not those of step {i}")
 
 
 def _tensors(record: Any) -> list[Tensor]:
@@ -132,6 +178,11 @@ def _tensors(record: Any) -> list[Tensor]:
         elif part is not None:
             found.append(part)
     return found
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Bit for bit; NaN stands for what was not told, such as the behaviour's log-probabilities."""
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 def _overwrite(record: Any) -> None:

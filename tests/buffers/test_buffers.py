@@ -153,3 +153,36 @@ def test_recent_states_come_from_the_newest_window_only():
     replay = buffers.states.create("replay").build(spec(), 3, CPU, torch.Generator())
     batch = store.sample(10)
     assert torch.equal(replay.select(batch, 4), batch.obs[:4])
+
+
+@pytest.mark.parametrize("name", buffers.registry.names())
+def test_a_ring_that_the_saved_rows_just_fill_goes_on(name: str) -> None:
+    saved = filled(name, steps=5, envs=2, capacity=20).state_dict()
+    small = buffers.registry.create(name, capacity=10).build(spec(), 2, CPU, torch.Generator().manual_seed(0))
+    small.load_state_dict(saved)
+    for transition in stream(7, 2)[5:]:
+        small.add(transition)
+    assert set(small.sample(500).obs[:, 1].tolist()) == {2.0, 3.0, 4.0, 5.0, 6.0}
+
+
+def test_windows_of_another_length_are_refused() -> None:
+    three, five = (
+        buffers.registry.create("nstep", steps=steps, capacity=30).build(spec(), 3, CPU, torch.Generator())
+        for steps in (3, 5)
+    )
+    with pytest.raises(CheckpointError, match="windows of 3 steps; allowed: 5"):
+        five.load_state_dict(three.state_dict())
+
+
+@pytest.mark.parametrize("name", buffers.registry.names())
+def test_nothing_is_broadcast_into_a_store_and_an_empty_one_says_so(name: str) -> None:
+    store = buffers.registry.create(name, capacity=60).build(spec(), 3, CPU, torch.Generator().manual_seed(0))
+    with pytest.raises(ConfigError, match="the buffer is empty"):
+        store.sample(4)
+    steps = stream(4, 3)
+    names = ("obs", "action", "signals", "next_obs", "terminated", "truncated")
+    stacked = {part: torch.stack([getattr(step, part) for step in steps]) for part in names}
+    with pytest.raises(ConfigError, match=r"signals to be stored has shape \[4, 3, 1\]; allowed: \[4, 3, 3\]"):
+        store.extend(Transition(**(stacked | {"signals": stacked["signals"][:, :1]})))
+    store.extend(Transition(**{part: value[:0] for part, value in stacked.items()}))
+    assert len(store) == 0

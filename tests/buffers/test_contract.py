@@ -11,6 +11,7 @@ from cvpo.buffers.nstep import NStepBuffer
 from cvpo.buffers.nstep_store import NStepStore
 from cvpo.buffers.prioritized import PrioritizedBuffer, PrioritizedStore
 from cvpo.buffers.uniform import UniformBuffer, UniformStore
+from cvpo.buffers.windows import WindowStore
 from cvpo.cli import main
 from cvpo.testing import check_buffer
 
@@ -20,8 +21,11 @@ def test_every_registered_buffer_keeps_the_contract(name: str) -> None:
     check_buffer(buffers.registry.create(name), examples=15)
 
 
-def test_prioritised_windows_keep_it_too() -> None:
-    check_buffer(PrioritizedBuffer(steps=4, alpha=1.0), examples=15)
+@pytest.mark.parametrize(
+    "buffer", [PrioritizedBuffer(steps=4, alpha=1.0), PrioritizedBuffer(windows=True), NStepBuffer(windows=True)]
+)
+def test_other_windows_keep_it_too(buffer) -> None:
+    check_buffer(buffer, examples=15)
 
 
 class OneTooOld(UniformStore):
@@ -97,6 +101,28 @@ class FirstReward(NStepStore):
         return torch.zeros_like(super().shares(powers, spec))
 
 
+class EndIgnored(NStepStore):
+    """Windows that go on after the stream broke off."""
+
+    def end(self):
+        pass
+
+
+class ExtendForgets(NStepStore):
+    """Many steps at once, each a window of its own."""
+
+    def _grow_many(self, kept, earlier):
+        pass
+
+
+class EmptyWindows(WindowStore):
+    """Windows whose single steps have no signals."""
+
+    def window(self, data, index):
+        window = super().window(data, index)
+        return attrs.evolve(window, signals=torch.zeros_like(window.signals))
+
+
 class Forgetful(PrioritizedStore):
     """Priorities left out of the state."""
 
@@ -112,9 +138,14 @@ class Wrong:
     capacity: int = 1000
 
     def build(self, spec, num_envs, device, generator):
-        kinds = {PrioritizedStore: PrioritizedBuffer, NStepStore: NStepBuffer, UniformStore: UniformBuffer}
+        kinds = {
+            PrioritizedStore: PrioritizedBuffer(capacity=self.capacity),
+            WindowStore: NStepBuffer(capacity=self.capacity, windows=True),
+            NStepStore: NStepBuffer(capacity=self.capacity),
+            UniformStore: UniformBuffer(capacity=self.capacity),
+        }
         config = next(config for store, config in kinds.items() if issubclass(self.store, store))
-        return self.store(config(capacity=self.capacity), spec, num_envs, device, generator)
+        return self.store(config, spec, num_envs, device, generator)
 
 
 WRONG = {
@@ -126,6 +157,9 @@ WRONG = {
     RawWeights: "the largest weight is",
     NoWeights: "a step drawn [0-9]+ times weighs",
     ClippedActions: "action is not what was added",
+    EndIgnored: "goes on beyond end",
+    ExtendForgets: "otherwise than one by one",
+    EmptyWindows: "window.signals are not those of step",
     FirstReward: "signals are not the discounted sum over the window",
     Forgetful: "a restored store samples otherwise",
 }
