@@ -30,7 +30,8 @@ class Osqp:
     the acceptance of steps and the pace of η are those of :class:`cvpo.estep.newton.Newton`, which differs in the
     subproblem: it projects, OSQP solves it whole.
     Problems of a stack are solved in turn, on the CPU. Where OSQP fails with an error the status is BACKEND_ERROR.
-    ``tolerance`` is the residual at which a problem is done, ``max_iter`` the most subproblems. Raises DependencyError
+    ``tolerance`` is the residual at which a problem is done, ``max_iter`` the most subproblems. What they leave above
+    ``accuracy``, where λ lies within η of a bound, is finished by at most ``polish`` steps of Newton. Raises DependencyError
     where osqp is not installed. Source: Stellato et al., OSQP (2020).
     """
 
@@ -41,6 +42,7 @@ class Osqp:
     tolerance: float = attrs.field(default=1e-8, validator=number(gt=0))
     max_iter: int = attrs.field(default=200, validator=number(ge=1, integer=True))
     qp_tolerance: float = attrs.field(default=1e-9, validator=number(gt=0))
+    polish: int = attrs.field(default=100, validator=number(ge=0, integer=True))
 
     def __attrs_post_init__(self) -> None:
         require("osqp")
@@ -69,9 +71,14 @@ class Osqp:
             broken = found is None
             return point.x if found is None else found
 
-        end = newton.minimise(
-            task, start, lambda: cold()[index : index + 1].cpu(), self.tolerance, self.max_iter, propose=propose
-        )
+        def here() -> Tensor:
+            return cold()[index : index + 1].cpu()
+
+        end = newton.minimise(task, start, here, self.tolerance, self.max_iter, propose=propose)
+        if not broken and not bool((end.error <= self.accuracy) | (end.value < task.bound)):
+            # A kink of width η at bounds 1/η away in its units, which OSQP's relative accuracy does not resolve.
+            last = newton.minimise(task, end.x, here, self.tolerance, self.polish)
+            end = last._replace(iterations=end.iterations + last.iterations)
         return end._replace(failed=torch.tensor([broken]) & (end.error > self.accuracy))
 
     def _quadratic_program(
@@ -85,7 +92,8 @@ class Osqp:
         x = np.array(point.x)
         matrix = x[0] * np.array(ridged(point.hessian, damping / x[0]))
         low, high = (np.array(least) - x) / x[0], (np.array(most) - x) / x[0]
-        solver = require("osqp").OSQP()
+        osqp = require("osqp")
+        solver = osqp.OSQP()
         try:
             solver.setup(
                 sparse.triu(sparse.csc_matrix(matrix), format="csc"),
@@ -99,7 +107,7 @@ class Osqp:
                 eps_rel=self.qp_tolerance,
             )
             result = solver.solve(raise_error=False)
-        except (ValueError, RuntimeError):
+        except (ValueError, RuntimeError, osqp.OSQPException):
             return None
         found, force = np.clip(result.x, low, high), result.y
         if not np.isfinite(found).all():

@@ -73,7 +73,7 @@ def run_checks(family: str, component: Any, **options: Any) -> Iterator[Check]:
     for name, check in CONTRACTS[family](component, **options):
         try:
             check()
-        except Exception as error:  # noqa: BLE001 - a component may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a component may raise anything
             kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
             notes = getattr(error, "__notes__", ())
             yield Check(name, "\n".join([f"{kind}{error}", *notes]))

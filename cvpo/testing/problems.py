@@ -28,10 +28,11 @@ def dual_problems(
 
     Q-values are small integers (drawn one by one, so that examples shrink to something readable), normal, tied,
     constant or heavy-tailed; costs are free, proportional to the reward, constant in each state, or M times the same
-    one; both are scaled by 1e-6 … 1e6 and shifted per state. Limits are active, loose, tight, exactly the least
-    possible cost, or out of reach; ε is from 1e-3 to far beyond log K, where the KL bound is slack and η → 0. The prior
-    is uniform, uneven, or −∞ for some particles. ``stacks`` adds a leading dimension now and then. ``ordinary`` keeps
-    to what an agent meets: normal Q-values of size one, limits that are mostly in reach, 0.01 <= ε <= 1.
+    one; both are scaled by 1e-6 … 1e6, the last cost by 1e-5 besides now and then, and shifted per state. Limits are
+    active, loose, tight, exactly the least possible cost, or out of reach; ε is from 1e-3 to far beyond log K, where
+    the KL bound is slack and η → 0. The prior is uniform, uneven, or −∞ for some particles. ``stacks`` adds a leading
+    dimension now and then, with an ε of its own for the last problem. ``ordinary`` keeps to what an agent meets: normal
+    Q-values of size one, limits that are mostly in reach, 0.01 <= ε <= 1.
     """
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31 - 1), label="seed"))
     reward = "normal" if ordinary else draw(st.sampled_from(REWARDS), label="reward")
@@ -50,6 +51,8 @@ def dual_problems(
     if not ordinary:
         q = q * draw(st.sampled_from([1.0, 1e-6, 1e6]), label="scale of Q_r")
         c = c * draw(st.sampled_from([1.0, 1e-6, 1e6]), label="scale of Q_c")
+        if costs > 1 and cost != "all the same" and draw(st.booleans(), label="the last cost in smaller units"):
+            c[..., -1, :, :] *= 1e-5
         offset = draw(st.sampled_from([0.0, 100.0]), label="offsets per state, in units of the scale")
         q = q + offset * q.abs().amax() * torch.randn(*lead, states, 1, generator=generator, dtype=torch.float64)
     # Rounded to the problem's own dtype first: limits that are exactly reached must be so for the rounded costs.
@@ -58,7 +61,9 @@ def dual_problems(
     limits = ("active", "loose") if ordinary else LIMITS
     limit = _limits(draw(st.sampled_from(limits), label="limits"), generator, c.double(), log_prior)
     epsilons = (0.1, 0.01, 1.0) if ordinary else (0.1, 0.01, 0.001, 1.0, 5.0, 50.0)
-    epsilon = draw(st.sampled_from(epsilons), label="kl_epsilon")
+    epsilon = torch.tensor(draw(st.sampled_from(epsilons), label="kl_epsilon"), dtype=torch.float64).repeat(lead)
+    if lead:
+        epsilon[-1] = draw(st.sampled_from(epsilons), label="kl_epsilon of the last problem")
     return DualProblem(q, c, limit, epsilon, None if log_prior is None else log_prior.to(dtype))
 
 

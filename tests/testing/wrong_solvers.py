@@ -142,7 +142,54 @@ class NothingViolated(Right):
         return attrs.evolve(solution, violation=torch.zeros_like(solution.violation))
 
 
+class FirstEpsilon(Right):
+    """Bounds the KL of a whole stack by the first problem's ε."""
+
+    def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
+        epsilon = problem.kl_epsilon
+        one = epsilon.reshape(-1)[:1].expand(epsilon.numel()).reshape(epsilon.shape)
+        return super().solve(attrs.evolve(problem, kl_epsilon=one), warm)
+
+
+class QuietLimits(Right):
+    """Weights of NaN, and OK, where a limit or ε is NaN."""
+
+    def spoil(self, problem: DualProblem, solution: DualSolution) -> DualSolution:
+        bad = ~torch.isfinite(problem.cost_limit).all(-1) | ~torch.isfinite(problem.kl_epsilon)
+        weights = torch.where(bad[..., None, None], torch.nan, solution.weights)
+        return attrs.evolve(solution, status=torch.where(bad, int(Status.OK), solution.status), weights=weights)
+
+
+class OneUnit(Right):
+    """One unit for all costs, beside which those in small units are not seen."""
+
+    def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
+        if problem.costs < 2:
+            return super().solve(problem, warm)
+        width = (problem.q_cost.amax(-1) - problem.q_cost.amin(-1)).mean(-1)
+        small = width < 1e-4 * width.amax(-1, keepdim=True)
+        return super().solve(attrs.evolve(problem, cost_limit=problem.cost_limit.masked_fill(small, 1e9)), warm)
+
+
+class PromisesLittle(NeverSure):
+    """Gives up on everything, and has promised no more than a thousandth."""
+
+    accuracy: ClassVar[float] = 1e-3
+
+
+class CountsDown(Right):
+    """Iterations below 0."""
+
+    def spoil(self, problem: DualProblem, solution: DualSolution) -> DualSolution:
+        return attrs.evolve(solution, iterations=-1 - solution.iterations)
+
+
 WRONG = (
+    FirstEpsilon,
+    QuietLimits,
+    OneUnit,
+    PromisesLittle,
+    CountsDown,
     StaleWarm,
     StaleDuals,
     NothingViolated,
