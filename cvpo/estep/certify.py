@@ -108,7 +108,9 @@ def _grade(scaled: Scaled, x: Tensor, weights: Tensor, log_p: Tensor, infeasible
         torch.where(point.value < 0, (point.value + violation).abs(), torch.inf),
         (point.value - mean[:, 0]).abs(),
     )
-    signs = torch.cat([-x, torch.where(infeasible_m, lam - share, 0.0)], dim=1) / reward.unsqueeze(1)
+    # λ <= 1 is of the caller's units, whatever those of the other costs are.
+    beyond = torch.where(infeasible_m, lam / share - 1.0, 0.0)
+    signs = torch.cat([-x / reward.unsqueeze(1), beyond], dim=1)
     return {
         "kl": (kl - scaled.epsilon).clamp(min=0) / scaled.epsilon,
         "cost": torch.where(infeasible_m, (share - lam).clamp(min=0) * excess, excess / scaled.range_cost),

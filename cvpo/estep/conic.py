@@ -58,10 +58,11 @@ class Cvxpy:
         """Solve every problem of the stack in turn; ``warm`` is not used: an interior-point method starts inside."""
         with torch.no_grad():
             scaled = scale(problem)
-            forms = [_Form(scaled, main_task(scaled).lower, Status.OK)]
+            main = main_task(scaled)
+            forms = [_Form(scaled, main.lower, main.upper, Status.OK)]
             if problem.costs:
                 least = least_violation_task(scaled)
-                forms.append(_Form(scaled.without_reward(), least.lower, Status.INFEASIBLE))
+                forms.append(_Form(scaled.without_reward(), least.lower, least.upper, Status.INFEASIBLE))
             answer = _nothing(problem, scaled)
             good = ~scaled.finite
             for caution, form in itertools.product(CAUTIONS, forms):
@@ -100,16 +101,18 @@ class Cvxpy:
                 duals, weights, answer.iterations[i] = found
                 x[i], answer.weights[i] = torch.from_numpy(duals), torch.from_numpy(weights)
                 answer.status[i] = form.status
-        eta, lam = form.record.outward(torch.maximum(x, form.lower))
+        # Multipliers of costs in far smaller units than others are lost in the conic solver's tolerance.
+        eta, lam = form.record.outward(torch.minimum(torch.maximum(x, form.lower), form.upper))
         slack = scaled.limit - (answer.weights.unsqueeze(1) * scaled.q[:, 1:]).sum(-1).mean(-1)
         return answer._replace(eta=eta, lam=lam, slack=slack)
 
 
 class _Form(NamedTuple):
-    """The problems in a form to be solved: their ``record``, the least (η, λ) in it, and what a solution is called."""
+    """The problems in a form to be solved: their ``record``, bounds of (η, λ) in it, and what a solution is called."""
 
     record: Scaled
     lower: Tensor
+    upper: Tensor
     status: Status
 
 

@@ -83,7 +83,7 @@ def _moments_by_parts(q: Tensor, log_prior: Tensor | None, rows: Tensor, keep: b
     """:func:`_moments`, of a large stack on a host by parts that stay in its cache; w only if to ``keep``."""
     step = len(q)
     if q.device.type == "cpu" and not torch.compiler.is_compiling():
-        step = max(1, CACHED // q[0].numel())
+        step = max(1, CACHED // max(1, math.prod(q.shape[1:])))
     if step >= len(q):
         packed, weights = _moments(q, log_prior, rows)
         return packed, weights if keep else None

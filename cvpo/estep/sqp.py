@@ -31,8 +31,8 @@ class Osqp:
     subproblem: it projects, OSQP solves it whole.
     Problems of a stack are solved in turn, on the CPU. Where OSQP fails with an error the status is BACKEND_ERROR.
     ``tolerance`` is the residual at which a problem is done, ``max_iter`` the most subproblems. What they leave above
-    ``accuracy``, where λ lies within η of a bound, is finished by at most ``polish`` steps of Newton. Raises DependencyError
-    where osqp is not installed. Source: Stellato et al., OSQP (2020).
+    ``accuracy``, where λ lies within η of a bound, is finished by at most ``polish`` steps of Newton. Raises
+    DependencyError where osqp is not installed. Source: Stellato et al., OSQP (2020).
     """
 
     summary: ClassVar[str] = "sequential quadratic programming on the dual, subproblems by OSQP"

@@ -3,6 +3,7 @@ one of them there must be."""
 
 from __future__ import annotations
 
+import attrs
 import pytest
 import torch
 
@@ -23,3 +24,40 @@ def test_a_limit_just_below_the_least_cost_has_an_answer(name: str, below: float
         assert solution.status in (Status.OK, Status.INFEASIBLE), (seed, solution)
         assert kkt_residuals(problem, solution).max <= 1e-6
         require_witness(problem, solution, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["newton", "slsqp", "osqp"])
+def test_a_cost_held_between_two_limits_that_exclude_each_other_has_an_answer(name: str) -> None:
+    """At η → 0 both multipliers end within η of their bound of 1."""
+    solver, generator = registry.create(name), torch.Generator().manual_seed(0)
+    for _ in range(40):
+        reward, cost = torch.randn(2, 1, 2, generator=generator, dtype=torch.float64)
+        inside = cost.amin() + (cost.amax() - cost.amin()) * torch.rand(2, generator=generator, dtype=torch.float64)
+        limits = torch.stack([inside[0], -inside[1]])
+        prior = 2 * torch.randn(1, 2, generator=generator, dtype=torch.float64)
+        problem = DualProblem(reward, torch.stack([cost, -cost]), limits, 5.0, log_prior=prior)
+        solution = solver.solve(problem)
+        assert solution.status in (Status.OK, Status.INFEASIBLE)
+        assert kkt_residuals(problem, solution).max <= 1e-6
+        require_witness(problem, solution, 1e-6)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_a_proof_is_in_the_units_of_each_cost(name: str) -> None:
+    """Units twelve orders apart, both limits out of reach: 0 <= λ <= 1 for either, and graded so."""
+    cost = torch.tensor([[[1e6, 0.0]], [[0.0, 1e-6]]], dtype=torch.float64)
+    limits = torch.tensor([2e5, 2e-7], dtype=torch.float64)
+    problem = DualProblem(torch.tensor([[1.0, 0.0]], dtype=torch.float64), cost, limits, 0.1)
+    solution = registry.create(name).solve(problem)
+    if name != "adam":
+        assert solution.status == Status.INFEASIBLE
+        assert (solution.lam <= 1.0 + 1e-6).all() and solution.violation.item() == pytest.approx(80205.37, rel=1e-6)
+        over = attrs.evolve(solution, lam=solution.lam * torch.tensor([1.0, 20.0], dtype=torch.float64))
+        assert kkt_residuals(problem, over).sign > 1.0
+
+
+@pytest.mark.parametrize("costs", [0, 2])
+def test_a_stack_of_no_problems_has_residuals(costs: int) -> None:
+    problem = DualProblem(torch.zeros(0, 3, 4), torch.zeros(0, costs, 3, 4), torch.zeros(0, costs), torch.zeros(0))
+    residual = kkt_residuals(problem, registry.create("newton").solve(problem))
+    assert residual.max.shape == (0,) and residual.cost.shape == (0, costs)
