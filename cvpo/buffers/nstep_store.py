@@ -9,7 +9,6 @@ from torch import Tensor
 
 from cvpo.buffers.ring import Fields
 from cvpo.buffers.uniform import UniformStore
-from cvpo.errors import CheckpointError
 from cvpo.types import Spec, Transition
 
 
@@ -70,14 +69,7 @@ class NStepStore(UniformStore):
     def discount(self, data: dict[str, Tensor]) -> Tensor:
         return data["discount"]
 
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"steps": self.config.steps}
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state.get("steps") != self.config.steps:
-            raise CheckpointError(
-                f"the saved buffer has windows of {state.get('steps')} steps; allowed: {self.config.steps}, as this one"
-            )
         super().load_state_dict(state)
         self._reopen()
 

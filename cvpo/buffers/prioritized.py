@@ -80,7 +80,7 @@ class PrioritizedStore:
         return rows
 
     def end(self) -> None:
-        """See :meth:`cvpo.buffers.nstep.NStepStore.end`."""
+        """See :meth:`cvpo.buffers.nstep_store.NStepStore.end`."""
         end_windows(self.inner)
 
     def sample(self, size: int) -> Batch:

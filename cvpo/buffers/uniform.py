@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cvpo.buffers.ring import STORAGE, Fields, Ring
+from cvpo.errors import CheckpointError
 from cvpo.types import Batch, Spec, Transition, Window
 from cvpo.validators import number, one_of
 
@@ -32,10 +33,12 @@ class UniformBuffer:
 
 
 class UniformStore:
-    """Single transitions in a :class:`~cvpo.buffers.ring.Ring`; of ``config`` it reads ``capacity`` and ``storage``."""
+    """Single transitions in a :class:`~cvpo.buffers.ring.Ring`; of ``config`` it reads ``capacity`` and ``storage``,
+    and ``steps``, if there are any, for those that sum over them."""
 
     def __init__(self, config: Any, spec: Spec, num_envs: int, device: torch.device, generator: torch.Generator):
         self.config, self.generator, self.gamma = config, generator, spec.gamma
+        self.steps: int = getattr(config, "steps", 1)
         self.ring = Ring(config.capacity, num_envs, self.fields(spec), device, config.storage)
 
     def __len__(self) -> int:
@@ -98,7 +101,12 @@ class UniformStore:
         """Uniform sampling has no priorities."""
 
     def state_dict(self) -> dict[str, Any]:
-        return self.ring.state_dict()
+        return self.ring.state_dict() | {"steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises CheckpointError where the saved rows do not fit, or are sums over another number of steps."""
+        if state.get("steps", 1) != self.steps:
+            raise CheckpointError(
+                f"the saved buffer has windows of {state.get('steps', 1)} steps; allowed: {self.steps}, as this one has"
+            )
         self.ring.load_state_dict(state)

@@ -172,6 +172,9 @@ def test_windows_of_another_length_are_refused() -> None:
     )
     with pytest.raises(CheckpointError, match="windows of 3 steps; allowed: 5"):
         five.load_state_dict(three.state_dict())
+    one = buffers.registry.create("uniform", capacity=30).build(spec(), 3, CPU, torch.Generator())
+    with pytest.raises(CheckpointError, match="windows of 3 steps; allowed: 1"):
+        one.load_state_dict(three.state_dict())
 
 
 @pytest.mark.parametrize("name", buffers.registry.names())
