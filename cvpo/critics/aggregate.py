@@ -13,6 +13,8 @@ from torch import Tensor
 from cvpo.errors import ConfigError, suggest
 
 Aggregate = Callable[[Tensor], Tensor]
+CostAggregate = str | Aggregate | tuple[str | Aggregate, ...]
+"""One for all costs, or a tuple with one for each."""
 
 
 def minimum(values: Tensor) -> Tensor:
@@ -40,10 +42,13 @@ def upper_confidence_bound(factor: float) -> Aggregate:
     return aggregate
 
 
-def resolve(spec: str | Aggregate) -> Aggregate:
-    """An aggregation from ``"min"``, ``"max"``, ``"mean"``, ``"ucb"`` or ``"ucb:FACTOR"``; a callable is itself."""
+def resolve(spec: Any) -> Aggregate:
+    """An aggregation from ``"min"``, ``"max"``, ``"mean"``, ``"ucb"`` or ``"ucb:FACTOR"``; a callable is itself, and a
+    tuple has one for each cost [...,M,E,B,K]."""
     if callable(spec):
         return spec
+    if isinstance(spec, tuple):
+        return _in_turn(tuple(map(resolve, spec)))
     name, _, factor = spec.partition(":")
     named = {"min": minimum, "max": maximum, "mean": mean}
     if name in named and not factor:
@@ -59,7 +64,25 @@ def resolve(spec: str | Aggregate) -> Aggregate:
     raise ConfigError(f"unknown aggregation {spec!r}; {suggest(name, [*named, 'ucb'])}, or a callable")
 
 
-def check_aggregation(instance: Any, attribute: attrs.Attribute[Any], value: str | Aggregate) -> None:
+def _in_turn(parts: tuple[Aggregate, ...]) -> Aggregate:
+    def aggregate(values: Tensor) -> Tensor:
+        return torch.stack([part(each) for part, each in zip(parts, values.unbind(-4), strict=True)], dim=-3)
+
+    return aggregate
+
+
+def listed(spec: Any) -> Any:
+    """A list, as configuration files have it, as a tuple."""
+    return tuple(spec) if isinstance(spec, list) else spec
+
+
+def check_count(spec: Any, signals: int) -> None:
+    """Raises ConfigError where ``spec`` has not one aggregation for each cost."""
+    if isinstance(spec, tuple) and len(spec) != signals - 1:
+        raise ConfigError(f"cost has {len(spec)} aggregations; allowed: one for all, or one for each of {signals - 1}")
+
+
+def check_aggregation(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     """Validator for what :func:`resolve` takes."""
     resolve(value)
 

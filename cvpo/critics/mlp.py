@@ -9,7 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cvpo.critics.aggregate import Aggregate, by_signal, check_aggregation, each_signal, mean, resolve
+from cvpo.critics.aggregate import (
+    Aggregate,
+    CostAggregate,
+    by_signal,
+    check_aggregation,
+    check_count,
+    each_signal,
+    listed,
+    mean,
+    resolve,
+)
 from cvpo.critics.network import EnsembleNet
 from cvpo.networks import ACTIVATIONS
 from cvpo.types import Batch
@@ -21,7 +31,8 @@ class MLPCritic:
     """``Q_s(o, a) = aggregate_e f_se(o, a)``: E members of each signal, each a network of its own, evaluated together.
 
     ``members`` E of the reward, and of each cost too unless ``cost_members`` says otherwise. ``reward`` and ``cost``
-    aggregate them: ``"min"``, ``"max"``, ``"mean"``, ``"ucb:FACTOR"``, or a callable [...,E,B,K] to [...,B,K].
+    aggregate them: ``"min"``, ``"max"``, ``"mean"``, ``"ucb:FACTOR"``, or a callable [...,E,B,K] to [...,B,K];
+    ``cost`` may be a tuple with one for each cost.
     ``clip_actions`` evaluates at the action clipped to [-1, 1], which is what the environment executes, so that the
     critic need not learn that invariance. ``error`` is ``"mse"`` or ``"huber"`` (threshold 1).
     """
@@ -31,7 +42,7 @@ class MLPCritic:
     activation: str = attrs.field(default="relu", validator=one_of(ACTIVATIONS))
     layer_norm: bool = attrs.field(default=False, validator=flag)
     reward: str | Aggregate = attrs.field(default="min", validator=check_aggregation)
-    cost: str | Aggregate = attrs.field(default="mean", validator=check_aggregation)
+    cost: CostAggregate = attrs.field(default="mean", converter=listed, validator=check_aggregation)
     clip_actions: bool = attrs.field(default=True, validator=flag)
     cost_members: int | None = attrs.field(default=None, validator=number(ge=1, integer=True, optional=True))
     error: str = attrs.field(default="mse", validator=one_of(("mse", "huber")))
@@ -56,6 +67,7 @@ class MLPCritic:
         generator: torch.Generator | None = None,
     ) -> EnsembleNet:
         """The network of all signals and members; see :class:`cvpo.critics.protocol.Critic`."""
+        check_count(self.cost, signals)
         return EnsembleNet(
             obs_size,
             action_size,

@@ -11,7 +11,17 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from cvpo.critics.aggregate import Aggregate, by_signal, check_aggregation, each_signal, mean, resolve
+from cvpo.critics.aggregate import (
+    Aggregate,
+    CostAggregate,
+    by_signal,
+    check_aggregation,
+    check_count,
+    each_signal,
+    listed,
+    mean,
+    resolve,
+)
 from cvpo.critics.network import EnsembleNet
 from cvpo.networks import ACTIVATIONS
 from cvpo.types import Batch
@@ -41,7 +51,7 @@ class QuantileCritic:
     activation: str = attrs.field(default="relu", validator=one_of(ACTIVATIONS))
     layer_norm: bool = attrs.field(default=False, validator=flag)
     reward: str | Aggregate = attrs.field(default="min", validator=check_aggregation)
-    cost: str | Aggregate = attrs.field(default="mean", validator=check_aggregation)
+    cost: CostAggregate = attrs.field(default="mean", converter=listed, validator=check_aggregation)
     clip_actions: bool = attrs.field(default=True, validator=flag)
     cost_members: int | None = attrs.field(default=None, validator=number(ge=1, integer=True, optional=True))
     huber: float = attrs.field(default=0.1, validator=number(gt=0))
@@ -65,6 +75,7 @@ class QuantileCritic:
         generator: torch.Generator | None = None,
     ) -> QuantileNet:
         """The network of all signals, members and quantiles; see :class:`cvpo.critics.protocol.Critic`."""
+        check_count(self.cost, signals)
         return QuantileNet(self, obs_size, action_size, signals, population, generator)
 
     def ensemble(self, net: QuantileNet, obs: Tensor, actions: Tensor) -> tuple[Tensor, ...]:

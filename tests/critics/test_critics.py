@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from cvpo import critics, estep
 from cvpo.critics.aggregate import maximum, mean, minimum, resolve, upper_confidence_bound
 from cvpo.critics.mlp import MLPCritic
+from cvpo.critics.quantile import QuantileCritic
 from cvpo.critics.targets import td_targets
 from cvpo.errors import ConfigError
 from cvpo.estep import Status
@@ -95,6 +96,21 @@ def test_aggregations():
     for factor in ("x", "nan", "inf"):
         with pytest.raises(ConfigError, match="not a finite number"):
             MLPCritic(cost=f"ucb:{factor}")
+
+
+@pytest.mark.parametrize("kind", [MLPCritic, QuantileCritic])
+def test_each_cost_may_have_an_aggregation_of_its_own(kind: type) -> None:
+    obs, actions = torch.randn(5, 3), torch.randn(5, 4, 2)
+    found = {}
+    for cost in ("max", "mean", ["max", "mean"]):
+        critic = kind(hidden=(8,), members=3, cost=cost)
+        net = critic.build(3, 2, 3, generator=torch.Generator().manual_seed(0))
+        found[str(cost)] = critic.evaluate(net, obs, actions)
+    both = found["['max', 'mean']"]
+    assert torch.equal(both[1], found["max"][1]) and torch.equal(both[2], found["mean"][2])
+    assert not torch.equal(both[1], found["mean"][1])
+    with pytest.raises(ConfigError, match="cost has 2 aggregations; allowed: one for all, or one for each of 1"):
+        kind(cost=("max", "mean")).build(3, 2, 2)
 
 
 def batch(size: int = 6, weight: torch.Tensor | None = None) -> Batch:
