@@ -89,17 +89,22 @@ class GivenCost:
     def evaluate(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
         """Q-values of all signals: [...,B,O] and [...,B,K,D] to [...,S,B,K]."""
         q = self.learned_by.evaluate(net, obs, actions)
+        return self._placed(q, -3, lambda function: _value(function, obs, actions).to(q.dtype))
 
-        def value(function: CostFunction) -> Tensor:
-            found = function(obs, actions)
-            if found.shape != actions.shape[:-1]:
-                raise ConfigError(
-                    f"cost function {getattr(function, '__name__', function)!r} gives shape {list(found.shape)} for "
-                    f"actions {list(actions.shape)}; allowed: {list(actions.shape[:-1])}"
-                )
-            return found.to(q.dtype)
+    @property
+    def ensemble(self) -> Callable[..., tuple[Tensor, ...]]:
+        """What the members of ``critic`` say, [...,E,B,K] for every signal, where it shows them; a given cost is one."""
+        inner = self.learned_by.ensemble
 
-        return self._placed(q, -3, value)
+        def members(net: nn.Module, obs: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
+            learned = inner(net, obs, actions)
+            if not self.costs:
+                return learned
+            rest = iter(learned[1:])
+            costs = (next(rest) if f is None else _value(f, obs, actions).unsqueeze(-3) for f in self._functions)
+            return (learned[0], *costs)
+
+        return members
 
     def bootstrap(self, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
         """That of ``critic``; a given cost has no target, and 0 stands in its place."""
@@ -129,3 +134,13 @@ class GivenCost:
         learned = iter(values.unbind(axis))
         parts = [next(learned), *(next(learned) if f is None else given(f) for f in self._functions)]
         return torch.stack(parts, axis)
+
+
+def _value(function: CostFunction, obs: Tensor, actions: Tensor) -> Tensor:
+    found = function(obs, actions)
+    if found.shape != actions.shape[:-1]:
+        raise ConfigError(
+            f"cost function {getattr(function, '__name__', function)!r} gives shape {list(found.shape)} for "
+            f"actions {list(actions.shape)}; allowed: {list(actions.shape[:-1])}"
+        )
+    return found

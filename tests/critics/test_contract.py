@@ -8,6 +8,7 @@ import torch
 
 from cvpo import critics
 from cvpo.cli import main
+from cvpo.critics.given import GivenCost
 from cvpo.critics.mlp import MLPCritic
 from cvpo.critics.quantile import QuantileCritic
 from cvpo.testing import check_critic
@@ -94,6 +95,7 @@ class GlobalGenerator(MLPCritic):
 WRONG = {
     LeastCost(**SMALL): "a cost's Q is below the mean of the ensemble",
     MLPCritic(**SMALL, cost="min"): "a cost's Q is below the mean of the ensemble",
+    GivenCost(critic=MLPCritic(**SMALL, cost="min")): "a cost's Q is below the mean of the ensemble",
     MLPCritic(**SMALL, reward="max"): "the reward's Q is above the mean of the ensemble",
     ThroughTermination(**SMALL): "after policy evaluation on a chain of three states",
     WithoutWeights(**SMALL): "the loss with doubled weights",
