@@ -93,7 +93,7 @@ class GivenCost:
 
     @property
     def ensemble(self) -> Callable[..., tuple[Tensor, ...]]:
-        """What the members of ``critic`` say, [...,E,B,K] for every signal, where it shows them; a given cost is one."""
+        """What the members of ``critic`` say, [...,E,B,K] for every signal, if it shows them; a given cost is one."""
         inner = self.learned_by.ensemble
 
         def members(net: nn.Module, obs: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
