@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.single_steps import single_steps
 from cvpo.agent import CVPO
 from cvpo.run import RunConfig, RunFolder
 from cvpo.run.setting import build, evaluation_keys, load_config, make_env, torch_threads
@@ -115,7 +116,8 @@ def study(
     for agent in agents:
         # They start apart, draw apart, and have the rest in common.
         drawn = agent.generator.get_state()
-        agent.load_state_dict(state, learner=False)
+        agent.load_state_dict({name: part for name, part in state.items() if name != "store"}, learner=False)
+        agent.store.extend(single_steps(state["store"], agent.spec.gamma))
         agent.generator.set_state(drawn)
         for network in (agent.learner.policy, agent.learner.old_policy):
             network.load_state_dict(state["learner"]["policy"])
@@ -153,6 +155,8 @@ def measure(run: Path, variants: Iterable[str], episodes: int, updates: int, eve
     ):
         player = build(config, env)
         player.load_state_dict(tree["agent"])
+        if "done" not in tree["agent"]["store"].get("data", {}):
+            raise SystemExit("the run's buffer does not say where episodes end; allowed: a run with an n-step buffer")
         if player.normaliser is not None:
             raise SystemExit("the run normalises observations; allowed: a run that does not")
         course = play(player, env)

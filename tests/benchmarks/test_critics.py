@@ -11,7 +11,10 @@ import pytest
 import torch
 
 from benchmarks import critics
+from benchmarks.single_steps import single_steps
+from cvpo import buffers
 from cvpo.run import configure, train
+from tests.buffers.test_buffers import CPU, GAMMA, spec, stream
 
 SMALL: dict[str, Any] = {
     "task": "cvpo/Sprint-v0",
@@ -79,3 +82,16 @@ def test_to_go_is_the_discounted_sum_of_what_is_left() -> None:
     assert course.obs.flatten().tolist() == [0.0, 0.0, 1.0, 1.0]
     np.testing.assert_allclose(course.to_go[0], [[1.0 + 0.03 + 0.0005, 2.0 + 0.04 + 0.0006], [3.05, 4.06]])
     np.testing.assert_allclose(course.to_go[1], [[1.0101, 1.0101], [1.01, 1.01]])
+
+
+@pytest.mark.parametrize(("steps", "rows", "terminating"), [(2, 40, True), (5, 40, False), (5, 13, True)])
+def test_single_steps_are_those_that_were_added(steps: int, rows: int, terminating: bool) -> None:
+    added = stream(40, 3, terminating=terminating)
+    store = buffers.registry.create("nstep", steps=steps, capacity=3 * rows).build(spec(), 3, CPU, torch.Generator())
+    for transition in added:
+        store.add(transition)
+    found = single_steps(store.state_dict(), GAMMA)
+    for name in ("obs", "action", "signals", "next_obs", "terminated"):
+        torch.testing.assert_close(getattr(found, name), torch.stack([getattr(t, name) for t in added[-rows:]]))
+    ended = torch.stack([t.truncated for t in added[-rows:]])
+    assert torch.equal(found.truncated[:-1], ended[:-1]) and (found.truncated | found.terminated)[-1].all()
