@@ -38,7 +38,7 @@ def overwrite(record: Any) -> None:
         value.fill_(7)
 
 
-def require_windows(stream: Stream, store: Any, batch: Batch) -> None:
+def require_windows(stream: Stream, batch: Batch) -> None:
     """Every row of ``batch`` is a window of ``stream``: its sums, its last step, and nothing beyond an episode."""
     spec, size = stream.spec, batch.obs.shape[0]
     shapes = {

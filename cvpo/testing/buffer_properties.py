@@ -32,7 +32,7 @@ def filled(buffer: Any, stream: Stream) -> Any:
 def check_windows(buffer: Any, stream: Stream) -> None:
     """Every sampled row against the stream itself."""
     store = filled(buffer, stream)
-    require_windows(stream, store, store.sample(64))
+    require_windows(stream, store.sample(64))
 
 
 def check_reach(buffer: Any, stream: Stream) -> None:
@@ -93,7 +93,7 @@ def check_priorities(buffer: Any, stream: Stream) -> None:
     store.reprioritise(*before)
     same = torch.equal(before[0], batch.index) and torch.equal(before[1], errors_of(batch))
     require(same, "reprioritise changed its inputs in place")
-    require_windows(stream, store, store.sample(32))
+    require_windows(stream, store.sample(32))
 
 
 def check_copies(buffer: Any, stream: Stream) -> None:
@@ -104,9 +104,9 @@ def check_copies(buffer: Any, stream: Stream) -> None:
         store.add(step)
         overwrite(step)
     batch = store.sample(32)
-    require_windows(stream, store, batch)
+    require_windows(stream, batch)
     overwrite(batch)
-    require_windows(stream, store, store.sample(32))
+    require_windows(stream, store.sample(32))
 
 
 def check_state(buffer: Any, stream: Stream) -> None:
@@ -145,7 +145,7 @@ def check_optional(buffer: Any, stream: Stream) -> None:
         for t in range(half, len(stream)):
             store.add(stream.step(t))
     batch, one_by_one = store.sample(64), empty(buffer, stream)
-    require_windows(stream, store, batch)
+    require_windows(stream, batch)
     for t in range(len(stream)):
         if t == stop:
             one_by_one.end()
