@@ -274,3 +274,23 @@ def test_a_callback_ends_the_call_with_any_kind_of_false(answer: Any) -> None:
     agent, _ = line_agent(1)
     agent.learn(60, warmup_steps=60, callback=lambda loop: answer if loop.agent.steps >= 10 else None)
     assert agent.steps == 10
+
+
+def test_targets_are_made_of_the_critic_that_was_chosen() -> None:
+    changed = {}
+    for choice in ("target", "online"):
+        agent, _ = line_agent(1, td_critic=choice)
+        agent.learn(60, warmup_steps=50)
+        learner, obs = agent.learner, torch.zeros(4, agent.spec.obs_size)
+        for name in ("critic", "target_critic"):
+            before = learner._next_values(obs)
+            agent.config.critic.shift(getattr(learner, name), torch.tensor([50.0, 50.0]))
+            changed[choice, name] = bool((learner._next_values(obs) - before > 40.0).all())
+    assert changed == {
+        ("target", "critic"): False,
+        ("target", "target_critic"): True,
+        ("online", "critic"): True,
+        ("online", "target_critic"): False,
+    }
+    with pytest.raises(ConfigError, match="level_rate is 0.01 and td_critic 'online'"):
+        line_agent(1, td_critic="online", level_rate=0.01)

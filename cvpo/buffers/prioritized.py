@@ -61,7 +61,7 @@ class PrioritizedStore:
         self.ring = self.inner.ring
         self.tree = SumTree(self.ring.rows * num_envs, device)
         self.largest = torch.ones((), dtype=torch.float64, device=device)
-        self._strata = self._widths = torch.empty(0, dtype=torch.float64, device=device)
+        self._strata = torch.empty(0, dtype=torch.float64, device=device)
 
     def __len__(self) -> int:
         return len(self.inner)
@@ -86,15 +86,14 @@ class PrioritizedStore:
     def sample(self, size: int) -> Batch:
         self.ring.check_filled()
         device = self.ring.device
-        if self._strata.shape[-1] != size:
-            # Strata of the uppermost level only: draws of the levels below are independent.
-            self._strata = torch.zeros((len(self.tree.levels), size), dtype=torch.float64, device=device)
-            self._strata[0] = torch.arange(size, dtype=torch.float64, device=device)
-            self._widths = torch.ones((len(self.tree.levels), 1), dtype=torch.float64, device=device)
-            self._widths[0] = 1.0 / size
-        uniform = torch.rand(self._strata.shape, generator=self.generator, dtype=torch.float64, device=device)
+        if len(self._strata) != size:
+            self._strata = torch.arange(size, dtype=torch.float64, device=device)
+        shape = len(self.tree.levels), size
+        uniform = torch.rand(shape, generator=self.generator, dtype=torch.float64, device=device)
+        # Strata of the uppermost level only: draws of the levels below are independent.
+        uniform[0].add_(self._strata).div_(size)
         # Rounded up, the last draw could be 1 itself.
-        leaf = self.tree.draw(uniform.add_(self._strata).mul_(self._widths).clamp_(max=1.0 - 1e-15))
+        leaf = self.tree.draw(uniform.clamp_(max=1.0 - 1e-15))
         priority = self.tree.levels[0].index_select(0, leaf)
         return self.inner.at(leaf, (priority.amin() / priority).pow_(self.config.beta).float())
 

@@ -55,7 +55,7 @@ def require_windows(stream: Stream, batch: Batch) -> None:
     require(batch.terminated.dtype == torch.bool, f"terminated is {batch.terminated.dtype}; allowed: torch.bool")
     require(bool(torch.isfinite(batch.obs).all()), "obs is NaN: a row that was never written")
     env, time = batch.obs[:, 0].long(), batch.obs[:, 1].long()
-    length = (batch.discount.double().log() / math.log(spec.gamma)).round().long()
+    length = lengths(stream, batch)
     whole = (batch.discount - spec.gamma ** length.float()).abs() <= 1e-5
     require_each(batch, whole & (length >= 1), "discount is no power of gamma")
     require_each(batch, time + length <= len(stream), "the window goes on after the newest step")
@@ -77,6 +77,11 @@ def require_windows(stream: Stream, batch: Batch) -> None:
     )
     ended = batch.terminated == stream.terminated[last, env]
     require_each(batch, ended, "terminated is not that of the window's last step (truncation must bootstrap)")
+
+
+def lengths(stream: Stream, batch: Batch) -> Tensor:
+    """Steps of each window [B], as its discount says."""
+    return (batch.discount.double().log() / math.log(stream.spec.gamma)).round().long()
 
 
 def require_single_steps(stream: Stream, batch: Batch, length: Tensor) -> None:

@@ -11,6 +11,7 @@ from cvpo.testing.buffer_grading import (
     empty,
     equal,
     errors_of,
+    lengths,
     overwrite,
     require_each,
     require_single_steps,
@@ -134,9 +135,9 @@ def check_optional(buffer: Any, stream: Stream) -> None:
     store, half = empty(buffer, stream), len(stream) // 2
     for t in range(half):
         store.add(stream.step(t))
-    if hasattr(store, "end"):
-        store.end()
     stop = half if hasattr(store, "end") else None
+    if stop is not None:
+        store.end()
     if hasattr(store, "extend") and half < len(stream):
         rest = [stream.step(t) for t in range(half, len(stream))]
         stacked = zip(*(tensors(step) for step in rest), strict=True)
@@ -153,7 +154,7 @@ def check_optional(buffer: Any, stream: Stream) -> None:
     for a, b in zip(tensors(batch), tensors(one_by_one.sample(64)), strict=True):
         require(equal(a, b), "extend stores otherwise than one by one")
     time = batch.obs[:, 1].long()
-    length = (batch.discount.double().log() / math.log(stream.spec.gamma)).round().long()
+    length = lengths(stream, batch)
     if stop is not None:
         require_each(batch, (time >= stop) | (time + length <= stop), "the window goes on beyond end()")
     if batch.window is not None:

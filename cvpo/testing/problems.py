@@ -74,8 +74,6 @@ def edge_cases(problem: DualProblem, solution: DualSolution) -> set[str]:
     lam, status = solution.lam, solution.status
     feasible = (status == Status.OK).unsqueeze(-1)
     c = problem.q_cost
-    width = (c.amax(-1) - c.amin(-1)).double().mean(-1)
-    low, high = (width.amin(-1), width.amax(-1)) if problem.costs else (width.sum(-1), width.sum(-1))
     found = {
         f"M = {problem.costs}": True,
         "K = 1": problem.q_reward.shape[-1] == 1,
@@ -92,10 +90,16 @@ def edge_cases(problem: DualProblem, solution: DualSolution) -> set[str]:
         "a cost inactive": bool(((lam == 0) & feasible).any()),
         "KL slack, cost active": bool(((solution.eta <= 1e-6 * scale).unsqueeze(-1) & (lam > 0) & feasible).any()),
         "infeasible": bool((status == Status.INFEASIBLE).any()),
-        "costs in units apart": problem.costs > 1 and bool(((low > 0) & (high > 1e4 * low)).any()),
+        "costs in units apart": problem.costs > 1 and _apart(c),
         "collinear costs": problem.costs > 1 and torch.equal(c[..., 0, :, :], c[..., 1, :, :]),
     }
     return {name for name, holds in found.items() if holds}
+
+
+def _apart(costs: Tensor) -> bool:
+    """Whether the ranges of the costs of some problem are more than 1e4 apart, none of them 0."""
+    low, high = (costs.amax(-1) - costs.amin(-1)).double().mean(-1).aminmax(dim=-1)
+    return bool(((low > 0) & (high > 1e4 * low)).any())
 
 
 def _values(draw: st.DrawFn, kind: str, generator: torch.Generator, shape: tuple[int, ...]) -> Tensor:
