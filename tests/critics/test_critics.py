@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from cvpo import critics, estep
 from cvpo.critics.aggregate import maximum, mean, minimum, resolve, upper_confidence_bound
+from cvpo.critics.given import GivenCost
 from cvpo.critics.mlp import MLPCritic
 from cvpo.critics.quantile import QuantileCritic
 from cvpo.critics.targets import td_targets
@@ -96,6 +97,17 @@ def test_aggregations():
     for factor in ("x", "nan", "inf"):
         with pytest.raises(ConfigError, match="not a finite number"):
             MLPCritic(cost=f"ucb:{factor}")
+
+
+def test_given_shows_the_members_of_each_signal_in_order() -> None:
+    def effort(obs: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        return actions.square().sum(-1)
+
+    critic = GivenCost(costs=(effort, None), critic=MLPCritic(hidden=(8,), members=3, reward="mean", cost="mean"))
+    net, obs, actions = critic.build(3, 2, 3), torch.randn(5, 3), torch.randn(5, 4, 2)
+    members = critic.ensemble(net, obs, actions)
+    assert [each.shape[-3] for each in members] == [3, 1, 3]
+    torch.testing.assert_close(torch.stack([each.mean(-3) for each in members]), critic.evaluate(net, obs, actions))
 
 
 @pytest.mark.parametrize("kind", [MLPCritic, QuantileCritic])

@@ -58,13 +58,14 @@ def test_checks_are_reported_one_by_one() -> None:
         next(run_checks("esteps", registry.create("newton")))
 
 
-def test_whatever_a_solver_raises_breaks_the_property_that_met_it() -> None:
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+def test_whatever_a_solver_raises_breaks_the_property_that_met_it(kind: type[BaseException]) -> None:
     class Raises(Right):
         def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
-            raise ValueError("no such luck")
+            raise kind("no such luck")
 
     check = next(run_checks("estep", Raises(), examples=2))
-    assert not check.passed and "ValueError: no such luck" in (check.error or "")
+    assert not check.passed and f"{kind.__name__}: no such luck" in (check.error or "")
 
 
 def test_residuals_that_a_solver_does_not_answer_for_are_left_out() -> None:
