@@ -12,12 +12,17 @@ import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from benchmarks import solver_report, tasks_report, updates_report
+from benchmarks import goals_report, solver_report, tasks_report, updates_report
 
 RESULTS = Path(__file__).parent / "results"
 
 #: Each part writes its files from the rows in a folder, and returns them; none where there are no rows.
-PARTS: tuple[Callable[[Path], list[Path]], ...] = (solver_report.write, updates_report.write, tasks_report.write)
+PARTS: tuple[Callable[[Path], list[Path]], ...] = (
+    solver_report.write,
+    updates_report.write,
+    goals_report.write,
+    tasks_report.write,
+)
 
 
 def main(argv: Iterable[str] | None = None) -> None:
