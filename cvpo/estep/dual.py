@@ -21,8 +21,9 @@ from torch import Tensor
 from cvpo.estep.lanes import Lanes, Matrix, Number, Vector
 from cvpo.estep.stacks import Many
 
-CACHED = 2**17
-"""Numbers of (Q_r, Q_c) that are worked on at once on a host, 1 MiB: with what is made of them they fit its cache."""
+CACHED = 2**18
+"""Numbers of (Q_r, Q_c) that are worked on at once on a host, 2 MiB: with what is made of them they fit its cache, and
+two threads have enough to do."""
 
 
 class Evaluation(NamedTuple):
