@@ -58,10 +58,10 @@ CONTROL: dict[str, Any] = {
 #: is there in 100 (seeds 105 and 106 ended at 1148 and 1012). At constant learning rates what stands falls again within
 #: thousands of steps; at rates that end near 0 nothing takes back a cost that grows late. Deviations of a tenth at the
 #: least: with 0.02 they are all there long before the policy is good, and HalfCheetah's seed 110 stood at 1563 after
-#: 75 000 steps; with 0.1 at 1878 after 40 000. Critics with layer normalisation, and the E-step on states of all replay:
-#: without, two HalfCheetahs of three turned over early and stayed on their backs, at 800 to 1000; with both, seeds 110 to
-#: 112 ran upright, at 2251, 1260 and 1712 after 40 000 steps, with normalisation alone at 1397, 1165 and 1221, with replayed
-#: states alone one lay on its back (benchmarks/results/tuning.jsonl).
+#: 75 000 steps; with 0.1 at 1878 after 40 000. Critics with layer normalisation, and the E-step on states of all
+#: replay: without, two HalfCheetahs of three turned over early and stayed on their backs, at 800 to 1000; with both,
+#: seeds 110 to 112 ran upright, at 2251, 1260 and 1712 after 40 000 steps; with replayed states alone one lay on its
+#: back, with normalisation alone one stood on its nose (benchmarks/results/tuning.jsonl).
 VELOCITY: dict[str, Any] = {
     **CONTROL,
     "policy": {"name": "diagonal", "hidden": (128, 128), "scale_min": 0.1},
