@@ -55,7 +55,8 @@ class AgentConfig:
     ``td_critic`` says whether TD targets are made of it (paper) or of the ``"online"`` one; the bootstrap takes
     ``target_particles`` actions of the old (paper) or online policy; ``mask_cost`` stops the bootstrap of costs at
     termination; ``level_rate`` ρ corrects the level of Q in every update, for targets of the target network; see
-    :func:`cvpo.critics.level.correct_level`.
+    :func:`cvpo.critics.level.correct_level`. The first ``critic_warmup`` updates train the critics alone: an
+    E-step goes as far as its KL bound lets it, also where Q-values differ by chance only.
     """
 
     estep: Any
@@ -97,6 +98,7 @@ class AgentConfig:
     target_particles: int = attrs.field(default=1, validator=number(ge=1, integer=True))
     mask_cost: bool = attrs.field(default=True, validator=flag)
     level_rate: float = attrs.field(default=0.0, validator=number(ge=0, lt=1))
+    critic_warmup: int = attrs.field(default=0, validator=number(ge=0, integer=True))
     normalise_obs: bool = attrs.field(default=False, validator=flag)
 
     def __attrs_post_init__(self) -> None:

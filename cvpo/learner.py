@@ -82,9 +82,13 @@ class Learner:
     ) -> tuple[dict[str, Tensor], Tensor]:
         """One round, with the E-step on the states ``obs`` [B,O]; metrics as 0-d tensors, and |TD error| [B].
 
-        Of a population, all with a leading axis P.
+        Of a population, all with a leading axis P. In the first ``critic_warmup`` rounds the critics alone.
         """
         metrics, td = self.evaluate_policy(batch)
+        if self.updates < self.config.critic_warmup:
+            self.average()
+            self.updates += 1
+            return metrics, td
         old = self.old_policy(obs)
         actions, weights, expected = self._expectation(obs, old, constraint)
         fitted = self.config.fit.fit(

@@ -23,7 +23,7 @@ class Means:
     def add(self, metrics: dict[str, Tensor]) -> None:
         """Add one update's metrics; under other names than before, the means start anew."""
         if metrics.keys() != set(self._names):
-            # After a checkpoint of a version that had others: what it had of this interval cannot be gone on with.
+            # The first update beyond the critics' warm-up, or a checkpoint of a version that had others.
             self._names, self._sum, self._count = tuple(metrics), None, 0
         values = torch.stack([metrics[name].to(torch.float64) for name in self._names])
         if self._sum is None:

@@ -106,6 +106,7 @@ def check_updates(vector: Any, singles: list[cvpo.CVPO], count: int = 4, toleran
         (1, {"policy": {"name": "cholesky", **SIZES}, "fit": "regression", "normalise_obs": True, "warm_start": False}),
         (1, {"mstep": {"name": "full", "average": "state"}, "fit": {"name": "likelihood", "max_grad_norm": 1.0}}),
         (1, {"level_rate": 0.01, "members": 2}),
+        (1, {"critic_warmup": 4}),
         (
             1,
             {
