@@ -58,10 +58,10 @@ CONTROL: dict[str, Any] = {
 #: is there in 100 (seeds 105 and 106 ended at 1148 and 1012). At constant learning rates what stands falls again within
 #: thousands of steps; at rates that end near 0 nothing takes back a cost that grows late. Deviations of a tenth at the
 #: least: with 0.02 they are all there long before the policy is good, and HalfCheetah's seed 110 stood at 1563 after
-#: 75 000 steps; with 0.1 at 1878 after 40 000. Critics with layer normalisation, the E-step on states of all replay, and
-#: 1000 updates of the critics alone before the first: without these, two HalfCheetahs of three turned over early and
-#: stayed on their backs, at 800 to 1000; without the last alone, seeds 113 to 118 were at -226 to 640 after 25 000 steps,
-#: three of six upright; with all of them five were, at 801 to 1001, and one on its back (benchmarks/results/tuning.jsonl).
+#: 75 000 steps; with 0.1 at 1878 after 40 000. Critics with layer normalisation, the E-step on states of all replay,
+#: and 1000 updates of the critics alone before the first: without these, two HalfCheetahs of three turned over early and
+#: stayed on their backs, at 800 to 1000; without the last alone, seeds 113 to 118 were at -203 to 641 after 25 000
+#: steps, two of six upright; with all of them five of six were, at 801 to 1001 (benchmarks/results/tuning.jsonl).
 VELOCITY: dict[str, Any] = {
     **CONTROL,
     "policy": {"name": "diagonal", "hidden": (128, 128), "scale_min": 0.1},
