@@ -59,8 +59,8 @@ CONTROL: dict[str, Any] = {
 #: thousands of steps; at rates that end near 0 nothing takes back a cost that grows late. Deviations of a tenth at the
 #: least: with 0.02 they are all there long before the policy is good, and HalfCheetah's seed 110 stood at 1563 after
 #: 75 000 steps; with 0.1 at 1878 after 40 000. Critics with layer normalisation, the E-step on states of all replay,
-#: and 1000 updates of the critics alone before the first: without these, two HalfCheetahs of three turned over early and
-#: stayed on their backs, at 800 to 1000; without the last alone, seeds 113 to 118 were at -203 to 641 after 25 000
+#: and 1000 updates of the critics alone before the first: without these, two HalfCheetahs of three turned over early
+#: and stayed on their backs, at 800 to 1000; without the last alone, seeds 113 to 118 were at -203 to 641 after 25 000
 #: steps, two of six upright; with all of them five of six were, at 801 to 1001 (benchmarks/results/tuning.jsonl).
 VELOCITY: dict[str, Any] = {
     **CONTROL,
