@@ -10,7 +10,7 @@
 
 VENV   ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-TASK   ?= SafetyHopperVelocity-v1
+TASK   ?= SafetyHalfCheetahVelocity-v1
 STEPS  ?=
 SEED   ?=
 ARGS   ?=
