@@ -58,15 +58,17 @@ class Suite:
         return ["train", *run, "--eval-every", str(self.eval_every), *self.variants[variant]]
 
 
+CHEETAH = "SafetyHalfCheetahVelocity-v1"
+
 SUITES: dict[str, Suite] = {
     "sprint": Suite("cvpo/Sprint-v0", CONSTRAINT, 6_000, (25.0,), 2_000, (30.0, 60.0)),
     "sprint-discrete": Suite("cvpo/SprintDiscrete-v0", CONSTRAINT, 6_000, (25.0,), 2_000, (30.0, 60.0)),
     "sprint-two-costs": Suite("cvpo/SprintTwoCosts-v0", CONSTRAINT, 6_000, (25.0, 5.0), 2_000, (30.0, 60.0)),
-    "velocity": Suite("SafetyHalfCheetahVelocity-v1", CONSTRAINT, 40_000, (25.0,), 10_000, (1_000.0, 1_800.0)),
-    "hopper": Suite("SafetyHopperVelocity-v1", CONSTRAINT, 40_000, (25.0,), 10_000, (300.0, 1_000.0)),
+    "velocity": Suite("SafetyHopperVelocity-v1", CONSTRAINT, 20_000, (25.0,), 5_000, (300.0, 1_000.0)),
+    "half-cheetah-short": Suite(CHEETAH, CONSTRAINT, 40_000, (25.0,), 10_000, (1_000.0, 1_800.0)),
     "car-circle": Suite("SafetyCarCircle-v0", PRESET, 350_000, (10.0,), 10_000, (330.0, 400.0, 430.0)),
     "car-circle-long": Suite("SafetyCarCircle-v0", PRESET, 200_000, (10.0,), 10_000, (330.0, 400.0, 430.0)),
-    "half-cheetah": Suite("SafetyHalfCheetahVelocity-v1", PRESET, 1_000_000, (25.0,), 20_000, (1_800.0, 2_700.0)),
+    "half-cheetah": Suite(CHEETAH, PRESET, 1_000_000, (25.0,), 20_000, (1_800.0, 2_700.0)),
     "point-circle": Suite("SafetyPointCircle1-v0", PRESET, 500_000, (25.0,), 25_000, (25.0, 50.0)),
     "point-goal": Suite("SafetyPointGoal1-v0", PRESET, 1_000_000, (25.0,), 25_000, (10.0, 15.0)),
     "ant": Suite("SafetyAntVelocity-v1", PRESET, 1_000_000, (25.0,), 20_000, (1_000.0, 2_000.0)),

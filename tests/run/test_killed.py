@@ -37,6 +37,7 @@ TASKS = {
         "cost_limits": [25.0],
         # Early episodes of the hopper are short; a low horizon keeps evaluation short later, too.
         "horizon": 100,
+        "critic_warmup": 20,
     },
 }
 REAL = pytest.mark.skipif(importlib.util.find_spec("safety_gymnasium") is None, reason="needs safety-gymnasium")
