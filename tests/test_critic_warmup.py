@@ -11,6 +11,7 @@ import cvpo
 from cvpo.run import configure, resume, train
 from tests.fakes import line_agent
 from tests.run.helpers import SMALL, Interrupting, rows
+from tests.test_vector_agent import population, trained
 
 
 def parameters(net: nn.Module) -> torch.Tensor:
@@ -29,6 +30,20 @@ def test_the_first_updates_are_of_the_critics_alone() -> None:
     assert moved == {"policy": False, "old_policy": False, "critic": True, "target_critic": True}
     assert {"estep/eta", "mstep/guard_t"} <= agent.update().keys()
     assert not torch.equal(parameters(agent.policy), before["policy"])
+
+
+def test_members_of_a_population_leave_their_policies_alone_as_long() -> None:
+    vector, singles = population(1, critic_warmup=6)
+    trained(vector, singles)  # the first four
+    before = [parameters(single.policy) for single in singles]
+    for _ in range(2):
+        metrics, alone = vector.update(), [single.update() for single in singles]
+        assert all(name.startswith("critic/") for name in metrics)
+        for p, found in enumerate(alone):
+            torch.testing.assert_close({name: value[p] for name, value in metrics.items()}, found)
+    assert all(torch.equal(parameters(vector.member(p).policy), own) for p, own in enumerate(before))
+    assert "estep/eta" in vector.update()
+    assert not any(torch.equal(parameters(vector.member(p).policy), own) for p, own in enumerate(before))
 
 
 def test_a_run_that_stops_among_them_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
