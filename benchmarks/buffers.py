@@ -5,7 +5,8 @@
 For every registered buffer: ``add`` of 1024 parallel transitions, ``sample`` of 256, and ``reprioritise`` of 256, on a
 full store of 2^20 transitions with 17-dimensional observations, 6-dimensional actions and one cost, on one thread. One
 JSON line a buffer goes to ``benchmarks/results/buffers.jsonl``: medians and tenth and ninetieth percentiles in
-microseconds, bytes of the store, versions, and the load of the machine, which should be near 0.
+microseconds, bytes of the store, versions, the load of the machine, which should be near 0, and, as a measure of its
+speed, one evaluation of the E-step dual (B=256, K=64) with its gradient in NumPy.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.numpy_dual import NumpyDual
+from benchmarks.solver_problems import draw
 from cvpo import buffers
 from cvpo.run.versions import versions
 from cvpo.types import Spec, Transition
 
 TARGET = Path(__file__).parent / "results" / "buffers.jsonl"
 ENVS, SIZE, CAPACITY = 1024, 256, 2**20
+AT = np.array([1.0, 0.5])
+"""η and λ, inside the range of a solution; the time of an evaluation does not depend on them."""
 SPEC = Spec(obs_size=17, action_size=6, signals=2, gamma=0.99)
 
 
@@ -61,6 +66,7 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
     for _ in range(CAPACITY // ENVS):
         store.add(step)
     batch, td = store.sample(SIZE), torch.rand(SIZE)
+    dual = NumpyDual(draw(0), 0)
     return {
         "buffer": name,
         "envs": ENVS,
@@ -70,6 +76,7 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
         "add_us": timed(lambda: store.add(step), repeats),
         "sample_us": timed(lambda: store.sample(SIZE), repeats),
         "reprioritise_us": timed(lambda: store.reprioritise(batch.index, td), repeats),
+        "numpy_dual_us": timed(lambda: dual.value_and_gradient(AT), repeats),
         "repeats": repeats,
         "command": "python -m benchmarks.buffers",
         "threads": torch.get_num_threads(),
@@ -88,7 +95,7 @@ def main(argv: Iterable[str] | None = None) -> None:
     TARGET.parent.mkdir(exist_ok=True)
     TARGET.write_text("".join(json.dumps(row) + "\n" for row in rows))
     for row in rows:
-        print({key: row[key] for key in ("buffer", "add_us", "sample_us", "reprioritise_us", "bytes", "load")})
+        print({key: row[key] for key in ("buffer", "add_us", "sample_us", "reprioritise_us", "numpy_dual_us", "bytes")})
 
 
 if __name__ == "__main__":

@@ -19,12 +19,17 @@ POPULATION, POPULATION_GOAL = 8, 2.0
 BFLOAT16_GOAL = 4.0
 GROWTH_GOAL = 1.0
 """Megabytes in 10 000 updates: a page here and there is not growth."""
+BUFFER_GOAL = 100.0
+"""Microseconds: tens of them."""
+NUMPY_DUAL = 90.0
+"""Microseconds of an evaluation of the dual in NumPy on the machine that the goals were set on."""
 
 ABOUT = """\
 The goals are our own, set on another machine (2 cores with AVX-512, on which one evaluation of the dual in NumPy, B=256
-and K=64, takes 0.09 ms). Medians, quartiles in brackets (of the population: tenth and ninetieth percentile), of
-measurements in turns in one run; residuals, times and machine are in the reports of each benchmark. Generated from the
-rows by `python -m benchmarks.report`."""
+and K=64, takes 0.09 ms). Medians, quartiles in brackets (of the population and the buffers: tenth and ninetieth
+percentile), of measurements in turns in one run; residuals, times and machine are in the reports of each benchmark.
+Times of buffers are given a second time in proportion to an evaluation of the dual, measured beside them. Generated
+from the rows by `python -m benchmarks.report`."""
 
 
 class Line(NamedTuple):
@@ -39,7 +44,7 @@ class Line(NamedTuple):
 
 def write(results: Path) -> list[Path]:
     """``goals.md`` from the rows in ``results``; nothing where there are none."""
-    lines = [*solver_goals(results), *update_goals(results), *population_goals(results)]
+    lines = [*solver_goals(results), *update_goals(results), *population_goals(results), *buffer_goals(results)]
     if all(line.command == "" for line in lines):
         return []
     target = results / "goals.md"
@@ -92,6 +97,18 @@ def population_goals(results: Path) -> Iterator[Line]:
             reached = _word(ratio["median"] >= POPULATION_GOAL)
             yield Line(what, goal, _spread(ratio, "p10", "p90"), reached, row["command"])
     yield Line("64 agents on a GPU", "less than 4 times one", "not measured: no CUDA device", "–", "")
+
+
+def buffer_goals(results: Path) -> Iterator[Line]:
+    """Of the buffer benchmark, as measured and at the speed of the other machine."""
+    for row in _read(results / "buffers.jsonl"):
+        speed = NUMPY_DUAL / row["numpy_dual_us"]["median"]
+        for name, what in (("add", f"add of {row['envs']} transitions"), ("sample", f"sample of {row['batch']}")):
+            found = row[f"{name}_us"]
+            scaled = f"{found['median'] * speed:.0f} at that machine's speed"
+            measured = f"{_spread(found, 'p10', 'p90')} µs; {scaled}"
+            reached = _word(found["median"] < BUFFER_GOAL)
+            yield Line(f"{row['buffer']}: {what}", f"under {BUFFER_GOAL:g} µs", measured, reached, row["command"])
 
 
 def _ratios(what: str, rows: list[Row], name: str, needed: float | None) -> Iterator[Line]:

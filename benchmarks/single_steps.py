@@ -6,7 +6,6 @@ A window of m steps and the one that begins a step later, of m', differ by the f
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -15,13 +14,10 @@ from cvpo.types import Transition
 
 
 def single_steps(saved: dict[str, Any], gamma: float) -> Transition:
-    """The steps [T,N,...], oldest first, of a store's ``state_dict``. The last row of the stream counts as truncated.
-
-    Observations are taken to follow on each other inside an episode, as those of an environment do.
-    """
+    """The steps [T,N,...], oldest first, of a store's ``state_dict``. The last row of the stream counts as truncated."""
     filled, steps = int(saved["filled"]), int(saved["steps"])
     data = {name: value.roll(-(int(saved["head"]) % filled), 0) for name, value in saved["data"].items()}
-    count = (data["discount"].double().log() / math.log(gamma)).round().long()
+    count = data["count"].long()
     single = data["signals"].double()
     for t in range(filled - 2, -1, -1):
         more = count[t] > 1
@@ -29,16 +25,14 @@ def single_steps(saved: dict[str, Any], gamma: float) -> Transition:
         if t + steps < filled:
             rest += gamma**steps * single[t + steps] * (count[t + 1] == steps).unsqueeze(-1)
         single[t] = torch.where(more.unsqueeze(-1), rest, single[t])
-    alone = (count == 1).unsqueeze(-1)
-    following = torch.cat([data["obs"][1:], data["next_obs"][-1:]])
-    done = data["done"] != 0
-    truncated = done & (data["terminated"] == 0)
-    truncated[-1] |= data["terminated"][-1] == 0
+    terminated = data["terminated"] != 0
+    truncated = (data["done"] != 0) & ~terminated
+    truncated[-1] |= ~terminated[-1]
     return Transition(
         obs=data["obs"],
         action=data["action"],
         signals=single.float().mT.contiguous(),
-        next_obs=torch.where(alone, data["next_obs"], following),
-        terminated=done & (data["terminated"] != 0),
+        next_obs=data["next_obs"],
+        terminated=terminated,
         truncated=truncated,
     )

@@ -77,21 +77,23 @@ class UniformStore:
     def at(self, index: Tensor, weight: Tensor | None = None) -> Batch:
         """The transitions ``index`` [B] with ``weight`` [B], 1 unless given."""
         data = self.ring.fields(self.ring.read(index))
+        last, discount = self.last(data, index)
         return Batch(
             obs=data["obs"],
             action=data["action"],
             signals=data["signals"].T,
-            next_obs=data["next_obs"],
-            terminated=data["terminated"] != 0,
-            discount=self.discount(data),
+            next_obs=last["next_obs"],
+            terminated=last["terminated"] != 0,
+            discount=discount,
             weight=torch.ones(index.shape, device=index.device) if weight is None else weight,
             index=index,
             window=self.window(data, index),
         )
 
-    def discount(self, data: dict[str, Tensor]) -> Tensor:
-        """γ to the power of the steps that were summed [B], of rows that were read."""
-        return torch.full_like(data["terminated"], self.gamma)
+    def last(self, data: dict[str, Tensor], index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Of the rows ``data`` at ``index``: the fields of the last step that was summed, and γ to the power of how
+        many were, [B]."""
+        return data, torch.full_like(data["terminated"], self.gamma)
 
     def window(self, data: dict[str, Tensor], index: Tensor) -> Window | None:
         """The single steps, of stores that hold them."""

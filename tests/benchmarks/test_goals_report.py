@@ -41,6 +41,9 @@ def test_each_goal_stands_beside_what_was_measured(tmp_path: Path) -> None:
     )
     eight = {"population": 8, "ratio": {"p10": 1.0, "median": 1.9, "p90": 2.5}, "command": "population"}
     write_rows(tmp_path / "population.jsonl", eight, eight | {"population": 4})
+    spread = {"p10": 60.0, "median": 90.0, "p90": 200.0}
+    buffer = {"buffer": "mine", "envs": 4, "batch": 2, "add_us": spread, "sample_us": spread | {"median": 120.0}}
+    write_rows(tmp_path / "buffers.jsonl", buffer | {"numpy_dual_us": {"median": 270.0}, "command": "buffers"})
     found = table(tmp_path)
     assert found["newton against another; B=1"] == [
         "at least 3 times faster",
@@ -56,6 +59,8 @@ def test_each_goal_stands_beside_what_was_measured(tmp_path: Path) -> None:
     assert found["growth of memory"][1:3] == ["7 MB in 10000 updates", "no"]
     (population,) = (row for what, row in found.items() if what.startswith("8 agents"))
     assert population[1:3] == ["1.9 (1 to 2.5)", "no"]
+    assert found["mine: add of 4 transitions"][1:3] == ["90 (60 to 200) µs; 30 at that machine's speed", "yes"]
+    assert found["mine: sample of 2"][1:3] == ["120 (60 to 200) µs; 40 at that machine's speed", "no"]
 
 
 def test_without_rows_there_is_no_table(tmp_path: Path) -> None:

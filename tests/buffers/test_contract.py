@@ -97,8 +97,9 @@ class ClippedActions(UniformStore):
 class FirstReward(NStepStore):
     """The first step's signals for those of the window."""
 
-    def shares(self, powers, spec):
-        return torch.zeros_like(super().shares(powers, spec))
+    def __init__(self, *args):
+        super().__init__(*args)
+        self._shares[..., :-1] = 0.0
 
 
 class EndIgnored(NStepStore):
