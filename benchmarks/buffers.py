@@ -72,7 +72,7 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
         "envs": ENVS,
         "batch": SIZE,
         "capacity": CAPACITY,
-        "bytes": store.ring.nbytes,
+        "bytes": store.nbytes,
         "add_us": timed(lambda: store.add(step), repeats),
         "sample_us": timed(lambda: store.sample(SIZE), repeats),
         "reprioritise_us": timed(lambda: store.reprioritise(batch.index, td), repeats),

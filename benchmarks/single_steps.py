@@ -14,7 +14,7 @@ from cvpo.types import Transition
 
 
 def single_steps(saved: dict[str, Any], gamma: float) -> Transition:
-    """The steps [T,N,...], oldest first, of a store's ``state_dict``. The last row of the stream counts as truncated."""
+    """The steps [T,N,...], oldest first, of a store's ``state_dict``; the last of the stream counts as truncated."""
     filled, steps = int(saved["filled"]), int(saved["steps"])
     data = {name: value.roll(-(int(saved["head"]) % filled), 0) for name, value in saved["data"].items()}
     count = data["count"].long()

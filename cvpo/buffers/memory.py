@@ -17,11 +17,7 @@ def allocate(transitions: int, width: int, device: torch.device, pinned: bool = 
 
     Raises ConfigError, with the bytes that are needed and available, where it does not fit.
     """
-    total = transitions * width * torch.float32.itemsize
-    stated = f"a buffer of {transitions} transitions takes {total} bytes ({_mib(total)}) on {device}"
-    free = available(device)
-    if free is not None and total > free:
-        raise ConfigError(f"{stated}; {_mib(free)} are available; choose a smaller capacity")
+    stated = claim(f"a buffer of {transitions} transitions", transitions * width * torch.float32.itemsize, device)
     try:
         store = torch.empty((transitions, width), dtype=torch.float32, device=device, pin_memory=pinned)
     except RuntimeError as error:
@@ -29,6 +25,15 @@ def allocate(transitions: int, width: int, device: torch.device, pinned: bool = 
     if device.type == "cpu" and not pinned:
         _ask_for_huge_pages(store)
     return store.fill_(torch.nan)
+
+
+def claim(what: str, total: int, device: torch.device) -> str:
+    """A sentence that states the bytes ``what`` takes; raises ConfigError, with it, where they are not available."""
+    stated = f"{what} takes {total} bytes ({_mib(total)}) on {device}"
+    free = available(device)
+    if free is not None and total > free:
+        raise ConfigError(f"{stated}; {_mib(free)} are available; choose a smaller capacity")
+    return stated
 
 
 def _ask_for_huge_pages(tensor: Tensor) -> None:

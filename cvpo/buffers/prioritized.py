@@ -59,12 +59,18 @@ class PrioritizedStore:
         self.config, self.generator = config, generator
         self.inner = store_for(config, spec, num_envs, device, generator)
         self.ring = self.inner.ring
+        device = self.ring.device
         self.tree = SumTree(self.ring.rows * num_envs, device)
         self.largest = torch.ones((), dtype=torch.float64, device=device)
         self._strata = torch.empty(0, dtype=torch.float64, device=device)
 
     def __len__(self) -> int:
         return len(self.inner)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the transitions and the priorities."""
+        return self.inner.nbytes + self.tree.nbytes
 
     def add(self, transition: Transition) -> None:
         first = self.ring.head * self.ring.num_envs

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cvpo.buffers.memory import claim
+
 FANOUT = 64
 """Few levels, each a small row of children: the number of passes is what a draw costs, not the arithmetic."""
 ROOT = 2**14
@@ -17,7 +19,8 @@ ROOT = 2**14
 class SumTree:
     """Every node is the sum of its ``F`` children; ``levels[0]`` are the n leaves, padded with zeros, in float64.
 
-    Sums are computed anew from the children, never adjusted by differences, so that they do not drift.
+    Sums are computed anew from the children, never adjusted by differences, so that they do not drift. Raises
+    ConfigError, with the bytes they take, where they do not fit.
     """
 
     def __init__(self, leaves: int, device: torch.device) -> None:
@@ -26,6 +29,8 @@ class SumTree:
             sizes.append(-(-sizes[-1] // FANOUT))
         # A level has whole rows of children for the level above it.
         padded = [size * FANOUT for size in sizes[1:]] + [sizes[-1]]
+        self.nbytes = sum(padded) * torch.float64.itemsize
+        claim(f"a tree of {leaves} priorities", self.nbytes, device)
         self.levels = [torch.zeros(size, dtype=torch.float64, device=device) for size in padded]
         self.rows = [level.view(-1, FANOUT) for level in self.levels[:-1]]
 

@@ -44,6 +44,11 @@ class UniformStore:
     def __len__(self) -> int:
         return len(self.ring)
 
+    @property
+    def nbytes(self) -> int:
+        """What the store takes."""
+        return self.ring.nbytes
+
     def fields(self, spec: Spec) -> Fields:
         """Shapes of what is stored of a transition."""
         return {

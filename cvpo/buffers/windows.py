@@ -11,6 +11,7 @@ from cvpo.buffers.nstep_store import NStepStore
 from cvpo.buffers.ring import Fields
 from cvpo.types import Spec, Transition, Window
 
+
 class WindowStore(NStepStore):
     """An n-step store whose rows hold the signals of their own step too, beside the sums of their window, and the
     log-probability of their action."""

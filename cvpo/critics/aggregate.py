@@ -1,9 +1,9 @@
-"""Aggregation of an ensemble, per signal: pessimism for reward and for cost point in opposite directions."""
+"""Size and aggregation of an ensemble, per signal: pessimism for reward and for cost point in opposite directions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cvpo.errors import ConfigError, suggest
+from cvpo.validators import number
 
 Aggregate = Callable[[Tensor], Tensor]
 CostAggregate = str | Aggregate | tuple[str | Aggregate, ...]
@@ -42,13 +43,13 @@ def upper_confidence_bound(factor: float) -> Aggregate:
     return aggregate
 
 
-def resolve(spec: Any) -> Aggregate:
+def resolve(spec: Any) -> Any:
     """An aggregation from ``"min"``, ``"max"``, ``"mean"``, ``"ucb"`` or ``"ucb:FACTOR"``; a callable is itself, and a
-    tuple has one for each cost [...,M,E,B,K]."""
+    tuple has one for each cost."""
     if callable(spec):
         return spec
     if isinstance(spec, tuple):
-        return _in_turn(tuple(map(resolve, spec)))
+        return tuple(map(resolve, spec))
     name, _, factor = spec.partition(":")
     named = {"min": minimum, "max": maximum, "mean": mean}
     if name in named and not factor:
@@ -64,13 +65,6 @@ def resolve(spec: Any) -> Aggregate:
     raise ConfigError(f"unknown aggregation {spec!r}; {suggest(name, [*named, 'ucb'])}, or a callable")
 
 
-def _in_turn(parts: tuple[Aggregate, ...]) -> Aggregate:
-    def aggregate(values: Tensor) -> Tensor:
-        return torch.stack([part(each) for part, each in zip(parts, values.unbind(-4), strict=True)], dim=-3)
-
-    return aggregate
-
-
 def listed(spec: Any) -> Any:
     """A list, as configuration files have it, as a tuple."""
     return tuple(spec) if isinstance(spec, list) else spec
@@ -82,19 +76,32 @@ def check_count(spec: Any, signals: int) -> None:
         raise ConfigError(f"cost has {len(spec)} aggregations; allowed: one for all, or one for each of {signals - 1}")
 
 
+def sizes_of(members: int, cost_members: int | tuple[int, ...] | None, signals: int) -> tuple[int, ...]:
+    """E of every signal. Raises ConfigError where ``cost_members`` has not one number for each cost."""
+    if not isinstance(cost_members, tuple):
+        return members, *[cost_members or members] * (signals - 1)
+    if len(cost_members) != signals - 1:
+        found = f"cost_members has {len(cost_members)} numbers"
+        raise ConfigError(f"{found}; allowed: one for all, or one for each of {signals - 1}")
+    return members, *cost_members
+
+
+_positive = number(ge=1, integer=True, optional=True)
+
+
+def check_members(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Validator for what :func:`sizes_of` takes."""
+    for each in value if isinstance(value, tuple) else (value,):
+        _positive(instance, attribute, each)
+
+
 def check_aggregation(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     """Validator for what :func:`resolve` takes."""
     resolve(value)
 
 
-def by_signal(members: tuple[Tensor, Tensor], reward: Aggregate, cost: Aggregate) -> Tensor:
-    """``reward`` over the members of the reward [...,1,E,B,K], ``cost`` over those of the costs [...,M,E,B,K]: together
-    [...,S,B,K]."""
-    first, others = members
-    return reward(first) if others.shape[-4] == 0 else torch.cat([reward(first), cost(others)], dim=-3)
-
-
-def each_signal(members: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """The members of every signal, [...,E,B,K], of those of the reward [...,1,E,B,K] and of the costs [...,M,E,B,K]."""
-    first, others = members
-    return (first.squeeze(-4), *others.unbind(-4))
+def by_signal(members: Sequence[Tensor], reward: Aggregate, cost: Aggregate | tuple[Aggregate, ...]) -> Tensor:
+    """``reward`` over the members of the first signal [...,E,B,K], ``cost`` over those of each other: [...,S,B,K]."""
+    first, *others = members
+    costs = cost if isinstance(cost, tuple) else (cost,) * len(others)
+    return torch.stack([reward(first), *(one(each) for one, each in zip(costs, others, strict=True))], dim=-3)

@@ -15,10 +15,11 @@ from cvpo.critics.aggregate import (
     by_signal,
     check_aggregation,
     check_count,
-    each_signal,
+    check_members,
     listed,
     mean,
     resolve,
+    sizes_of,
 )
 from cvpo.critics.network import EnsembleNet
 from cvpo.networks import ACTIVATIONS
@@ -31,8 +32,8 @@ class MLPCritic:
     """``Q_s(o, a) = aggregate_e f_se(o, a)``: E members of each signal, each a network of its own, evaluated together.
 
     ``members`` E of the reward, and of each cost too unless ``cost_members`` says otherwise. ``reward`` and ``cost``
-    aggregate them: ``"min"``, ``"max"``, ``"mean"``, ``"ucb:FACTOR"``, or a callable [...,E,B,K] to [...,B,K];
-    ``cost`` may be a tuple with one for each cost.
+    aggregate them: ``"min"``, ``"max"``, ``"mean"``, ``"ucb:FACTOR"``, or a callable [...,E,B,K] to [...,B,K].
+    ``cost`` and ``cost_members`` may be tuples with one for each cost.
     ``clip_actions`` evaluates at the action clipped to [-1, 1], which is what the environment executes, so that the
     critic need not learn that invariance. ``error`` is ``"mse"`` or ``"huber"`` (threshold 1).
     """
@@ -44,13 +45,13 @@ class MLPCritic:
     reward: str | Aggregate = attrs.field(default="min", validator=check_aggregation)
     cost: CostAggregate = attrs.field(default="mean", converter=listed, validator=check_aggregation)
     clip_actions: bool = attrs.field(default=True, validator=flag)
-    cost_members: int | None = attrs.field(default=None, validator=number(ge=1, integer=True, optional=True))
+    cost_members: int | tuple[int, ...] | None = attrs.field(default=None, converter=listed, validator=check_members)
     error: str = attrs.field(default="mse", validator=one_of(("mse", "huber")))
 
     summary: ClassVar[str] = "vectorised ensembles of MLPs, one for each signal"
 
     _reward: Aggregate = attrs.field(init=False, repr=False, eq=False)
-    _cost: Aggregate = attrs.field(init=False, repr=False, eq=False)
+    _cost: Aggregate | tuple[Aggregate, ...] = attrs.field(init=False, repr=False, eq=False)
     _elementwise: Any = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -71,8 +72,7 @@ class MLPCritic:
         return EnsembleNet(
             obs_size,
             action_size,
-            signals,
-            (self.members, self.cost_members or self.members),
+            sizes_of(self.members, self.cost_members, signals),
             1,
             population,
             hidden=self.hidden,
@@ -84,7 +84,7 @@ class MLPCritic:
 
     def ensemble(self, net: EnsembleNet, obs: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
         """What each member says, for every signal: [...,B,O] and [...,B,K,D] to [...,E,B,K]."""
-        return each_signal(net.split(net(obs, actions).squeeze(-1), -3))
+        return net.split(net(obs, actions).squeeze(-1), -3)
 
     def evaluate(self, net: EnsembleNet, obs: Tensor, actions: Tensor) -> Tensor:
         """Aggregated Q-values: [...,B,O] and [...,B,K,D] to [...,S,B,K]."""

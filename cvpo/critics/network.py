@@ -11,7 +11,8 @@ from cvpo.networks import StackedMLP
 class EnsembleNet(nn.Module):
     """``outputs`` numbers of each of G networks: [...,B,O], [...,B,K,D] to [...,G,B,K,outputs].
 
-    The first ``members[0]`` networks are the reward's, then come ``members[1]`` of each cost: ``signal`` [G].
+    The first ``members[0]`` networks are those of the reward, then come ``members[s]`` of each other signal s:
+    ``signal`` [G].
     ``population`` > 1 is a leading axis P of inputs and parameters. ``clip`` evaluates at actions clipped to [-1, 1].
     """
 
@@ -21,8 +22,7 @@ class EnsembleNet(nn.Module):
         self,
         obs_size: int,
         action_size: int,
-        signals: int,
-        members: tuple[int, int],
+        members: tuple[int, ...],
         outputs: int,
         population: int = 1,
         *,
@@ -33,8 +33,8 @@ class EnsembleNet(nn.Module):
         generator: torch.Generator | None,
     ):
         super().__init__()
-        counts = torch.tensor([members[0]] + [members[1]] * (signals - 1))
-        self.register_buffer("signal", torch.arange(signals).repeat_interleave(counts), persistent=False)
+        signal = torch.arange(len(members)).repeat_interleave(torch.tensor(members))
+        self.register_buffer("signal", signal, persistent=False)
         self.members = members
         self.each = len(self.signal)
         self.population = population
@@ -56,11 +56,9 @@ class EnsembleNet(nn.Module):
         """Add ``by`` [...,S] to all outputs of each signal."""
         self.mlp.head.bias.add_(by[..., self.signal].reshape(-1, 1, 1))
 
-    def split(self, values: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-        """What lies by network along ``axis`` < 0, by signal and member: reward [...,1,E,...], costs [...,M,E,...]."""
-        own, each = self.members
-        reward, costs = values.split((own, self.each - own), axis)
-        return reward.unsqueeze(axis - 1), costs.unflatten(axis, ((self.each - own) // each, each))
+    def split(self, values: Tensor, axis: int) -> tuple[Tensor, ...]:
+        """What lies by network along ``axis``, by signal: the members of each, [...,E,...]."""
+        return values.split_with_sizes(self.members, axis)
 
     def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
         if self.clip:

@@ -17,10 +17,11 @@ from cvpo.critics.aggregate import (
     by_signal,
     check_aggregation,
     check_count,
-    each_signal,
+    check_members,
     listed,
     mean,
     resolve,
+    sizes_of,
 )
 from cvpo.critics.network import EnsembleNet
 from cvpo.networks import ACTIVATIONS
@@ -53,14 +54,14 @@ class QuantileCritic:
     reward: str | Aggregate = attrs.field(default="min", validator=check_aggregation)
     cost: CostAggregate = attrs.field(default="mean", converter=listed, validator=check_aggregation)
     clip_actions: bool = attrs.field(default=True, validator=flag)
-    cost_members: int | None = attrs.field(default=None, validator=number(ge=1, integer=True, optional=True))
+    cost_members: int | tuple[int, ...] | None = attrs.field(default=None, converter=listed, validator=check_members)
     huber: float = attrs.field(default=0.1, validator=number(gt=0))
 
     distributional: ClassVar[bool] = True
     summary: ClassVar[str] = "quantiles of all signals in one network; costs by mean or CVaR"
 
     _reward: Aggregate = attrs.field(init=False, repr=False, eq=False)
-    _cost: Aggregate = attrs.field(init=False, repr=False, eq=False)
+    _cost: Aggregate | tuple[Aggregate, ...] = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_reward", resolve(self.reward))
@@ -80,7 +81,7 @@ class QuantileCritic:
 
     def ensemble(self, net: QuantileNet, obs: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
         """Mean or CVaR by each member, for every signal: [...,B,O] and [...,B,K,D] to [...,E,B,K]."""
-        return each_signal(self._scores(net, obs, actions))
+        return self._scores(net, obs, actions)
 
     def evaluate(self, net: QuantileNet, obs: Tensor, actions: Tensor) -> Tensor:
         """Aggregated Q-values: [...,B,O] and [...,B,K,D] to [...,S,B,K]."""
@@ -111,10 +112,11 @@ class QuantileCritic:
         loss = (losses * batch.weight.unsqueeze(-2)).mean(-1).sum(-1)
         return loss, (z.detach().mean(-1) - samples.mean(-1)).abs().mean(-2)
 
-    def _scores(self, net: QuantileNet, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean or CVaR by each member: the reward's [...,1,E,B,K], the costs' [...,M,E,B,K]."""
-        reward, costs = net.split(net(obs, actions), -4)
-        return reward.mean(-1), costs.mean(-1) if self.cost_level == 1.0 else costs.sort(-1).values @ net.tail
+    def _scores(self, net: QuantileNet, obs: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
+        """Mean or CVaR by each member, for every signal: [...,E,B,K]."""
+        reward, *costs = net.split(net(obs, actions), -4)
+        tail = self.cost_level < 1.0
+        return reward.mean(-1), *(each.sort(-1).values @ net.tail if tail else each.mean(-1) for each in costs)
 
 
 class QuantileNet(EnsembleNet):
@@ -135,8 +137,7 @@ class QuantileNet(EnsembleNet):
         super().__init__(
             obs_size,
             action_size,
-            signals,
-            (config.members, config.cost_members or config.members),
+            sizes_of(config.members, config.cost_members, signals),
             config.quantiles,
             population,
             hidden=config.hidden,

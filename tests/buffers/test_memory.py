@@ -8,6 +8,7 @@ import torch
 from cvpo import buffers
 from cvpo.buffers import memory
 from cvpo.buffers.ring import Ring
+from cvpo.buffers.sumtree import SumTree
 from cvpo.errors import ConfigError
 from tests.buffers.test_buffers import CPU, spec, stream
 
@@ -23,6 +24,15 @@ def test_what_does_not_fit_is_refused_before_it_is_allocated(monkeypatch: pytest
     message = r"a buffer of 50000 transitions takes 2000000 bytes \(2 MiB\) on cpu; 1 MiB are available; choose"
     with pytest.raises(ConfigError, match=message):
         Ring(50_000, 2, {"obs": (10,)}, CPU)
+
+
+def test_priorities_are_counted_and_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = buffers.registry.create("prioritized", capacity=2**20)
+    store = buffer.build(spec(), 4, CPU, torch.Generator())
+    assert store.nbytes == store.ring.nbytes + sum(level.nbytes for level in store.tree.levels)
+    monkeypatch.setattr(memory, "available", lambda device: 2**20)
+    with pytest.raises(ConfigError, match=r"a tree of 1048576 priorities takes 8519680 bytes .*; choose a smaller"):
+        SumTree(2**20, CPU)
 
 
 def test_pinned_storage_samples_what_the_device_does() -> None:

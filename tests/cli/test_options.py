@@ -54,7 +54,8 @@ def test_every_option_there_is_has_a_flag(capsys: pytest.CaptureFixture[str]) ->
 def test_flags_reach_the_component_they_name() -> None:
     line = (
         "--task cvpo/SprintTwoCosts-v0 --cost-limits 3 4 --gamma 0.9 --estep slsqp --estep.max-iter 5 "
-        "--critic.members 3 --critic.hidden 8 8 --mstep.average=state --no-warm-start --states=replay --horizon 50 "
+        "--critic.members 3 --critic.cost-members 1 2 --critic.hidden 8 8 --mstep.average=state --no-warm-start "
+        "--states=replay --horizon 50 "
         "--env.render-mode rgb_array --env.two_costs=true --limit q --workers 1 --cost-keys cost cost_east"
     )
     config = from_options(parse(line.split())[0])
@@ -62,6 +63,7 @@ def test_flags_reach_the_component_they_name() -> None:
     assert (agent["cost_limits"], agent["gamma"], agent["warm_start"]) == ((3.0, 4.0), 0.9, False)
     assert type(agent["estep"]).__name__ == "Slsqp" and agent["estep"].max_iter == 5
     assert (agent["critic"].members, agent["critic"].hidden, agent["mstep"].average) == (3, (8, 8), "state")
+    assert agent["critic"].cost_members == (1, 2)
     assert type(agent["states"]).__name__ == "ReplayStates" and type(agent["limit"]).__name__ == "QLimit"
     assert config.env == {"render_mode": "rgb_array", "two_costs": True}
     assert (config.horizon, config.workers, config.cost_keys) == (50, 1, ("cost", "cost_east"))

@@ -44,17 +44,18 @@ def test_evaluate_equals_the_members_one_by_one(hidden: tuple[int, ...], layer_n
     assert not torch.allclose(members[:, 0], members[:, 1])  # members differ, so aggregation is seen
 
 
-@pytest.mark.parametrize("population", [1, 2])
-def test_the_reward_and_the_costs_may_have_ensembles_of_different_sizes(population: int):
-    critic = MLPCritic(hidden=(8,), members=3, cost_members=2, reward="mean", cost="max")
+@pytest.mark.parametrize(("population", "cost_members"), [(1, 2), (2, 2), (1, [1, 3])])
+def test_the_reward_and_the_costs_may_have_ensembles_of_different_sizes(population: int, cost_members):
+    critic = MLPCritic(hidden=(8,), members=3, cost_members=cost_members, reward="mean", cost="max")
     net = critic.build(OBS, ACT, 3, population, generator=torch.Generator().manual_seed(0))
+    sizes = [3, 2, 2] if cost_members == 2 else [3, 1, 3]
     lead = (population,) if population > 1 else ()
     data = batch()
     obs, action = (value.expand(*lead, *value.shape) for value in (data.obs, data.action))
     q = critic.evaluate(net, obs, action.unsqueeze(-2)).squeeze(-1)
     for p in range(population):
         own = [single(net, 7 * p + g, data.obs, data.action) for g in range(7)]
-        parts = torch.stack(own[:3]), torch.stack(own[3:5]), torch.stack(own[5:])
+        parts = [torch.stack(part) for part in (own[:3], own[3 : 3 + sizes[1]], own[3 + sizes[1] :])]
         expected = torch.stack([parts[0].mean(0), parts[1].amax(0), parts[2].amax(0)])
         torch.testing.assert_close(q[p] if lead else q, expected, rtol=1e-5, atol=1e-6)
         if not lead:
@@ -64,7 +65,7 @@ def test_the_reward_and_the_costs_may_have_ensembles_of_different_sizes(populati
             loss, td = critic.loss(net, data, target)
             torch.testing.assert_close(loss, errors.square().mean(-1).sum(), rtol=1e-5, atol=1e-6)
             torch.testing.assert_close(td, errors.detach().abs().mean(0), rtol=1e-5, atol=1e-6)
-            assert [len(each) for each in critic.ensemble(net, obs, action.unsqueeze(-2))] == [3, 2, 2]
+            assert [len(each) for each in critic.ensemble(net, obs, action.unsqueeze(-2))] == sizes
     critic.shift(net, torch.arange(3.0).expand(*lead, 3))
     shifted = critic.evaluate(net, obs, action.unsqueeze(-2)).squeeze(-1)
     torch.testing.assert_close(shifted, q + torch.arange(3.0).unsqueeze(-1), rtol=1e-5, atol=1e-5)
@@ -123,6 +124,15 @@ def test_each_cost_may_have_an_aggregation_of_its_own(kind: type) -> None:
     assert not torch.equal(both[1], found["mean"][1])
     with pytest.raises(ConfigError, match="cost has 2 aggregations; allowed: one for all, or one for each of 1"):
         kind(cost=("max", "mean")).build(3, 2, 2)
+
+
+@pytest.mark.parametrize("kind", [MLPCritic, QuantileCritic])
+def test_sizes_of_ensembles_that_do_not_fit_are_named(kind: type) -> None:
+    assert [int((kind(cost_members=(1, 4)).build(3, 2, 3).signal == s).sum()) for s in range(3)] == [2, 1, 4]
+    with pytest.raises(ConfigError, match="cost_members has 2 numbers; allowed: one for all, or one for each of 1"):
+        kind(cost_members=(1, 2)).build(3, 2, 2)
+    with pytest.raises(ConfigError, match="cost_members is 0; allowed: an integer >= 1, or None"):
+        kind(cost_members=(1, 0))
 
 
 def batch(size: int = 6, weight: torch.Tensor | None = None) -> Batch:
