@@ -71,7 +71,7 @@ SUITES: dict[str, Suite] = {
     "half-cheetah": Suite(CHEETAH, PRESET, 1_000_000, (25.0,), 20_000, (1_800.0, 2_700.0)),
     "point-circle": Suite("SafetyPointCircle1-v0", PRESET, 500_000, (25.0,), 25_000, (25.0, 50.0)),
     "point-goal": Suite("SafetyPointGoal1-v0", PRESET, 1_000_000, (25.0,), 25_000, (10.0, 15.0)),
-    "ant": Suite("SafetyAntVelocity-v1", PRESET, 1_000_000, (25.0,), 20_000, (1_000.0, 2_000.0)),
+    "ant": Suite("SafetyAntVelocity-v1", PRESET, 1_000_000, (25.0,), 25_000, (1_000.0, 2_000.0)),
     "ablation-circle": Suite("SafetyBallCircle-v0", ABLATION, 15_000, (10.0,), 5_000, (400.0, 500.0)),
     "ablation-velocity": Suite("SafetyHopperVelocity-v1", ABLATION, 20_000, (25.0,), 5_000, (500.0, 1_000.0)),
     "limits-circle": Suite("SafetyBallCircle-v0", {**PRESET, **LIMITS}, 15_000, (10.0,), 5_000, (400.0, 500.0)),
