@@ -105,8 +105,8 @@ ANT: dict[str, Any] = {
 #: Circle tasks: their cost is a boundary that is crossed on the way to the reward, and known only once it is crossed. A
 #: short discount and faster targets, for costs that the critics know sooner. The paper's limit with a stride: without,
 #: a few bad episodes among the E-step's states keep it infeasible for thousands of updates. The larger of two cost
-#: critics: with their mean a tuning run ended at twice the limit. Layer normalisation and critics first: with them seeds
-#: 100 to 102 ended at 288, 349 and 303 after 45 000 steps on SafetyCarCircle-v0, an update every four steps
+#: critics: with their mean a tuning run ended at twice the limit. Layer normalisation and critics first: with them, and
+#: an update every four steps, seeds 100 to 102 ended SafetyCarCircle-v0 at 288, 349 and 303 after 45 000 steps
 #: (benchmarks/results/tuning.jsonl).
 CIRCLE: dict[str, Any] = {
     **CONTROL,
