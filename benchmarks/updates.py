@@ -43,6 +43,8 @@ from cvpo.run.versions import versions
 TARGET = ROOT / "benchmarks" / "results" / "updates.jsonl"
 #: Updates of a block, by setting; a block is about a second of the slower side.
 BLOCK = {"defaults": 100, "large": 10}
+#: Updates of one training that is timed.
+TRAINING_UPDATES = 600
 
 
 def update(setting: str, threads: int, variant: str, quick: bool) -> dict[str, Any]:
@@ -114,7 +116,7 @@ def growth(setting: str, threads: int, variant: str, quick: bool) -> dict[str, A
 
 def training(threads: int, variant: str, ratio: float, envs: int, workers: int, quick: bool) -> dict[str, Any]:
     """Environment steps a second of whole training, at the sizes of the peer's defaults."""
-    steps, pairs = (300 * envs, 1) if quick else (3_000, 5)
+    steps, pairs = (300 * envs, 1) if quick else (round(TRAINING_UPDATES / ratio), 5)
     with sides("defaults", threads, variant) as pair:
         answers = in_turns(pair, pairs, "train", steps=steps, ratio=ratio, envs=envs, workers=workers)
     rates = {name: [each["steps"] / each["seconds"] for each in found] for name, found in answers.items()}
