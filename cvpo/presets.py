@@ -76,8 +76,8 @@ VELOCITY: dict[str, Any] = {
 #: with layer normalisation, the E-step on states of all replay, and 1000 updates of the critics alone before the first:
 #: without these, two HalfCheetahs of three stayed on their backs, at 800 to 1000; without the last alone, seeds 113 to
 #: 118 were at -203 to 641 after 25 000 steps, two of six upright; with all of them five of six were, at 801 to 1001.
-#: Not for tasks that end with the fall: of six hoppers with these and four environments, one stood after 30 000 steps
-#: (benchmarks/results/tuning.jsonl).
+#: Not for the hopper, whose episodes end with the fall: of six with these and four environments, one stood after 30 000
+#: steps (benchmarks/results/tuning.jsonl).
 RUNNER: dict[str, Any] = {
     **VELOCITY,
     "critic": {"name": "mlp", "hidden": (128, 128), "cost": "mean", "layer_norm": True},
