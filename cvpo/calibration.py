@@ -22,14 +22,15 @@ def start_values(episodes: list[Episode], learner: Learner, normalise: Normalise
 
 @torch.no_grad()
 def critic_bias(episodes: list[Episode], learner: Learner, normalise: Normalise, device: torch.device) -> Tensor:
-    """``mean [Q_c(o₀, a₀) − Σ_t γᵗ c_t − γᵀ V_c(o_T)]`` [M] over ``episodes``; the last term where they were truncated.
+    """``mean [Q_c(o₀, a₀) − Σ_t γᵗ c_t − γᵀ V_c(o_T)]`` [M] over ``episodes``; the last term where costs bootstrap:
+    after a truncation, and after a termination too unless ``mask_cost`` stops them there.
 
     Where the critic underestimates the costs it is negative.
     """
     predicted = learner.q_values(normalise(_stack(episodes, "obs", device)), _stack(episodes, "action", device))[1:]
     tails = learner.values(normalise(_stack(episodes, "last", device)))[1:]
-    gamma = learner.config.gamma
-    onward = [0.0 if episode.terminated else gamma**episode.length for episode in episodes]
+    gamma, stops = learner.config.gamma, learner.config.mask_cost
+    onward = [0.0 if episode.terminated and stops else gamma**episode.length for episode in episodes]
     realised = _stack(episodes, "discounted", device).T[1:] + torch.tensor(onward, device=device) * tails
     return (predicted - realised).mean(-1).double()
 

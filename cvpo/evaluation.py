@@ -64,13 +64,13 @@ def evaluate(
     is going on.
     """
     check_episodes(episodes, seed)
-    if getattr(env, "learning", False):
-        raise ConfigError("env is the one that is being trained on; allowed: an environment of its own, cvpo.envs.make")
     if seed is None:
         seed = int(np.random.SeedSequence([0 if agent is None else agent.seed, 3]).generate_state(1)[0])
     if not isinstance(env, VectorEnv):
         known = {} if agent is None else {"costs": len(agent.config.cost_limits), "horizon": agent.config.horizon}
         env = as_vector(env, seed=seed, **known)
+    if env.trained:
+        raise ConfigError("env is the one that is being trained on; allowed: an environment of its own, cvpo.envs.make")
     if gamma is None:
         gamma = 1.0 if agent is None else agent.config.gamma
     rng = np.random.default_rng([seed, 2])

@@ -173,17 +173,19 @@ class Learner:
         return self.config.critic.evaluate(self.critic, obs, actions.unsqueeze(-2)).squeeze(-1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Networks, optimisers, multipliers and duals."""
+        """Networks, optimisers, multipliers and duals: a copy, which later updates do not change."""
         state = {name: getattr(self, name).state_dict() for name in (*NETWORKS, "critic_optimiser", "fit")}
         solution = None if self.solution is None else attrs.asdict(self.solution, recurse=False)
-        return {**state, "solution": solution, "updates": self.updates}
+        return copy.deepcopy({**state, "solution": solution, "updates": self.updates})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state of :meth:`state_dict`."""
-        for name in (*NETWORKS, "critic_optimiser", "fit"):
+        for name in (*NETWORKS, "fit"):
             getattr(self, name).load_state_dict(state[name])
+        # Optimisers keep the tensors that they are given, and change them in place.
+        self.critic_optimiser.load_state_dict(copy.deepcopy(state["critic_optimiser"]))
         saved = state["solution"]
-        self.solution = None if saved is None else DualSolution(**saved)
+        self.solution = None if saved is None else DualSolution(**saved).to(self._each.device)
         self.updates = int(state["updates"])
         # The rates saved are those of a moment in a schedule, which its loop sets again before each update.
         self.scale_rates(1.0)

@@ -26,10 +26,8 @@ class Means:
             # The first update beyond the critics' warm-up, or a checkpoint of a version that had others.
             self._names, self._sum, self._count = tuple(metrics), None, 0
         values = torch.stack([metrics[name].to(torch.float64) for name in self._names])
-        if self._sum is None:
-            self._sum = values
-        else:
-            self._sum.add_(values)
+        # Of a checkpoint they are on the host.
+        self._sum = values if self._sum is None else self._sum.to(values.device).add_(values)
         self._count += 1
 
     def take(self) -> dict[str, Any]:
@@ -41,11 +39,12 @@ class Means:
         return means
 
     def state_dict(self) -> dict[str, Any]:
-        return {"names": self._names, "sum": self._sum, "count": self._count}
+        return {"names": self._names, "sum": None if self._sum is None else self._sum.clone(), "count": self._count}
 
     def member_state(self, index: int) -> dict[str, Any]:
         """What :meth:`state_dict` of one member of a population alone gives."""
-        return self.state_dict() | {"sum": None if self._sum is None else self._sum[:, index].clone()}
+        state = self.state_dict()
+        return state | {"sum": None if state["sum"] is None else state["sum"][:, index].clone()}
 
     def load_member_states(self, states: Sequence[dict[str, Any]]) -> None:
         """Take over the states of all members of a population, of as many updates each."""
@@ -53,4 +52,5 @@ class Means:
         self.load_state_dict(first | {"sum": None if first["sum"] is None else torch.stack(sums, dim=1)})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._names, self._sum, self._count = tuple(state["names"]), state["sum"], state["count"]
+        self._names, self._count = tuple(state["names"]), state["count"]
+        self._sum = None if state["sum"] is None else state["sum"].clone()

@@ -96,7 +96,7 @@ def join_states(learner: Learner, members: Sequence[Learner], states: Sequence[d
         return
     private = _map([solution["state"] for solution in solutions], torch.cat)
     public = {name: torch.stack([each[name] for each in solutions]) for name in solutions[0] if name != "state"}
-    learner.solution = DualSolution(**public, state=private)
+    learner.solution = DualSolution(**public, state=private).to(next(learner.policy.parameters()).device)
 
 
 def _component(network: str) -> str:

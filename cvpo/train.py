@@ -57,11 +57,10 @@ class Loop:
 
     def run(self, until: int, callback: Callback | None = None) -> None:
         """Go on until the agent has seen ``until`` steps, or the callback returns False."""
-        self.env.learning = True
         try:
-            self._run(until, callback)
+            with self.env.training():
+                self._run(until, callback)
         finally:
-            self.env.learning = False
             if self.schedule.final_lr < 1.0:
                 self.agent.learner.scale_rates(1.0)
 

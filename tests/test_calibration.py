@@ -49,13 +49,15 @@ def play(agent, steps: int, terminate: bool) -> None:
         )
 
 
+@pytest.mark.parametrize("mask_cost", [True, False])
 @pytest.mark.parametrize("terminate", [True, False])
-def test_the_threshold_moves_by_the_bias(terminate: bool) -> None:
-    agent, _ = line_agent(1, critic=Flat(), limit={"name": "calibrated", "share": 0.5}, batch_size=4)
+def test_the_threshold_moves_by_the_bias(terminate: bool, mask_cost: bool) -> None:
+    limit = {"name": "calibrated", "share": 0.5}
+    agent, _ = line_agent(1, critic=Flat(), limit=limit, batch_size=4, mask_cost=mask_cost)
     play(agent, 10, terminate)
     metrics = agent.update()
     gamma = agent.config.gamma
-    realised = np.sum(gamma ** np.arange(10)) + (0.0 if terminate else 3.0 * gamma**10)
+    realised = np.sum(gamma ** np.arange(10)) + (0.0 if terminate and mask_cost else 3.0 * gamma**10)
     assert float(agent.constraint.measured[0]) == pytest.approx(3.0 - realised, rel=1e-5)
     expected = float(agent.constraint.limit[0]) + 0.5 * (3.0 - realised)
     assert float(metrics["estep/limit_0"]) == pytest.approx(expected, rel=1e-5)

@@ -38,3 +38,15 @@ def test_members_of_a_population_are_taken_apart_and_put_together():
     assert alone.take() == {"a": 15.0, "b": 1.5}
     again.load_member_states(parts)
     assert again.take() == means.take() == {"a": [1.5, 15.0], "b": [0.0, 1.5]}
+
+
+def test_a_state_is_a_copy():
+    means, other = Means(), Means()
+    means.add(numbers(a=1.0))
+    saved = means.state_dict()
+    other.load_state_dict(saved)
+    means.add(numbers(a=5.0))
+    other.add(numbers(a=2.0))
+    assert means.take() == {"a": 3.0} and other.take() == {"a": 1.5}
+    means.load_state_dict(saved)
+    assert means.take() == {"a": 1.0}

@@ -64,7 +64,7 @@ def trained(vector: Any, singles: list[cvpo.CVPO], task: Any = line, steps: int 
     costs = len(vector.config.cost_limits)
     for p, single in enumerate(singles):
         cvpo.learn(single, steps, task(costs, seed=p), warmup_steps=60, updates_per_step=0.2)
-    vector.load_state_dict({"members": copy.deepcopy([single.state_dict() for single in singles])})
+    vector.load_state_dict({"members": [single.state_dict() for single in singles]})
 
 
 def check_equal(vector: Any, singles: list[cvpo.CVPO], tolerance: float = 1e-5) -> None:
@@ -181,7 +181,7 @@ def test_the_state_goes_around_and_the_next_update_is_the_same():
     trained(vector, singles)
     vector.update()
     other, _ = population(2)
-    other.load_state_dict(copy.deepcopy(vector.state_dict()))
+    other.load_state_dict(vector.state_dict())
     for _ in range(2):
         ours, theirs = vector.update(), other.update()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)

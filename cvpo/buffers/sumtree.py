@@ -38,7 +38,8 @@ class SumTree:
         """Set the leaves ``index`` [B], each listed once or with equal values, to ``values`` [B] >= 0."""
         self.levels[0][index] = values.double()
         for rows, above in zip(self.rows, self.levels[1:], strict=True):
-            index = index // FANOUT
+            # Neighbours share a node: once each, or 64 rows would be gathered for every row.
+            index = torch.unique_consecutive(index // FANOUT) if len(index) > ROOT else index // FANOUT
             above[index] = rows[index].sum(-1)
 
     def clear(self) -> None:

@@ -1,11 +1,8 @@
-"""Registers the built-in tasks with Gymnasium; also the entry point that Gymnasium calls when it is imported, so this
-module imports no more than its registry."""
+"""Registers the built-in tasks with Gymnasium; also the entry point that Gymnasium calls when it is imported."""
 
 from __future__ import annotations
 
 from typing import Any
-
-from gymnasium.envs import registration
 
 HORIZON = 100
 
@@ -19,6 +16,9 @@ TASKS: dict[str, dict[str, Any]] = {
 
 def register() -> None:
     """Register ``cvpo/Sprint-v0`` and its variants, once."""
+    # Here, not above: importing Gymnasium calls this, which must be there by then.
+    from gymnasium.envs import registration
+
     for name, options in TASKS.items():
         if f"cvpo/{name}" not in registration.registry:
             registration.register(

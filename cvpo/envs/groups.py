@@ -34,8 +34,17 @@ class Groups(VectorEnv):
         self._sizes = [group.num_envs for group in self.groups]
         self.num_envs = sum(self._sizes)
 
+    def parts(self) -> tuple[object, ...]:
+        return (self, *(part for group in self.groups for part in group.parts()))
+
     def reset(self, seed: int | None = None) -> np.ndarray:
-        return np.concatenate([group.reset(seed) for group in self.groups])
+        """Begin the next episode everywhere; with ``seed``, episode 0 of group g's word of ``SeedSequence(seed)``: with
+        one seed for all, every group would play the same episodes."""
+        seeds: list[int | None] = [None] * len(self.groups)
+        if seed is not None:
+            self.seed = seed
+            seeds = [int(word) for word in np.random.SeedSequence(seed).generate_state(len(self.groups))]
+        return np.concatenate([group.reset(own) for group, own in zip(self.groups, seeds, strict=True)])
 
     def step(self, actions: np.ndarray) -> Step:
         self.begin(actions)

@@ -38,6 +38,9 @@ class Serial(VectorEnv):
                 )
         self._obs = np.full((self.num_envs, self.obs_size), np.nan, dtype=np.float32)
 
+    def parts(self) -> tuple[object, ...]:
+        return (self, *(adapter.env.unwrapped for adapter in self._adapters))
+
     def reset(self, seed: int | None = None) -> np.ndarray:
         if seed is not None:
             self.seed = seed

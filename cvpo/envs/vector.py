@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -12,6 +13,9 @@ from gymnasium import Space
 
 from cvpo.envs.spaces import ActionDoor
 from cvpo.errors import EnvError
+
+#: What training loops go on in, by identity: a wrapper does not hide the instance below it.
+_TRAINED: set[int] = set()
 
 
 @attrs.frozen
@@ -47,8 +51,6 @@ class VectorEnv(abc.ABC):
     obs_size: int
     door: ActionDoor
     _begun: np.ndarray
-    #: Whether a training loop goes on in it: nobody else may reset it then.
-    learning: bool = False
 
     @property
     def action_size(self) -> int:
@@ -65,6 +67,25 @@ class VectorEnv(abc.ABC):
     @abc.abstractmethod
     def step(self, actions: np.ndarray) -> Step:
         """Take one step everywhere; environments whose episode ends begin the next. Raises EnvError."""
+
+    def parts(self) -> tuple[object, ...]:
+        """What nobody else may step or reset while a training loop goes on here: this, and what it steps."""
+        return (self,)
+
+    @property
+    def trained(self) -> bool:
+        """Whether a training loop goes on in any part of it."""
+        return any(id(part) in _TRAINED for part in self.parts())
+
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """A training loop goes on in it meanwhile."""
+        added = {id(part) for part in self.parts()} - _TRAINED
+        _TRAINED.update(added)
+        try:
+            yield
+        finally:
+            _TRAINED.difference_update(added)
 
     def begin(self, actions: np.ndarray) -> None:
         """Begin :meth:`step`, whose result :meth:`finish` returns. What has processes of its own takes the step in the

@@ -86,7 +86,8 @@ def _minimise_some(task: Task, start: Tensor, cold: Tensor, minimise: Minimise, 
     if not sync:
         return minimise(task, start, lambda: cold)
     index = task.active.nonzero().squeeze(1)
-    end = minimise(task.take(index), start[index], lambda: cold[index])
+    # A solver's own state is of the main minimisation, and of any form.
+    end = minimise(task.take(index), start[index], lambda: cold[index])._replace(state=None)
     return Minimum._make(None if part is None else _spread(part, index, len(start)) for part in end)
 
 

@@ -6,6 +6,7 @@ from enum import IntEnum
 from typing import Any
 
 import attrs
+import torch
 from torch import Tensor
 
 
@@ -52,3 +53,17 @@ class DualSolution:
     iterations: Tensor
     violation: Tensor
     state: Any = None
+
+    def to(self, device: torch.device) -> DualSolution:
+        """The same on ``device``, the solver's own state included."""
+        fields = attrs.asdict(self, recurse=False)
+        return DualSolution(**{name: _moved(value, device) for name, value in fields.items()})
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, (list, tuple)):
+        parts = [_moved(each, device) for each in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value

@@ -60,7 +60,8 @@ class Many:
     @staticmethod
     def matrix(rows: Matrix, like: Tensor) -> Tensor:
         first = torch.stack(rows[0], dim=1).unsqueeze(1)
-        below = torch.tensor(rows[1:], dtype=like.dtype, device=like.device).view(len(rows) - 1, len(rows))
+        # Below the first they are rows of the identity: made on the device, where numbers from the host would wait.
+        below = torch.eye(len(rows), dtype=like.dtype, device=like.device)[1:]
         return torch.cat([first, below.expand(len(like), -1, -1)], dim=1)
 
     @staticmethod

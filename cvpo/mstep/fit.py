@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -39,10 +40,18 @@ class FitState:
                 f"M-step state does not fit: expected 'optimizer' and 'alpha' {tuple(self.alpha.shape)}"
             )
         try:
-            self.optimizer.load_state_dict(state["optimizer"])
+            # It keeps the tensors that it is given, and changes them in place.
+            self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         except ValueError as error:
             raise CheckpointError(f"M-step optimiser state does not fit: {error}") from error
         self.alpha.copy_(state["alpha"])
+
+    def forget_nonfinite(self) -> None:
+        """Zero what is not finite in the optimiser's moments: in one such update they would keep it for good."""
+        for kept in self.optimizer.state.values():
+            for value in kept.values():
+                if isinstance(value, Tensor):
+                    value.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
     def ratios(self, kls: dict[str, Tensor]) -> Tensor:
         """KL/ε of each term [*population, terms]: of the mean over states, or of the largest for ``"state"``."""
@@ -104,5 +113,7 @@ def finish(
         before = measure() if fitted is None else fitted
         early = before.device.type == "cpu"
         t, ratios = guard(measure, state.params, tuple(old_params), before, early)
+        if not early or not bool(before.isfinite().all()):
+            state.forget_nonfinite()
     stats = {"loss": loss.detach(), "guard_t": t}
     return stats | {f"kl/{term}": ratios[..., j] for j, term in enumerate(state.terms)}

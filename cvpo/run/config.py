@@ -14,7 +14,7 @@ from cvpo.config import AgentConfig
 from cvpo.errors import ConfigError, suggest
 from cvpo.presets import preset
 from cvpo.train import Schedule
-from cvpo.validators import device_of, number
+from cvpo.validators import device_of, flag, number
 
 #: The built-in task: pure NumPy, no simulator needed.
 DEFAULT_TASK = "cvpo/Sprint-v0"
@@ -97,7 +97,7 @@ class RunConfig:
     log_every: int = attrs.field(default=1_000, validator=number(ge=1, integer=True))
     checkpoint_every: int = attrs.field(default=10_000, validator=number(ge=1, integer=True))
     keep_checkpoints: int = attrs.field(default=3, validator=number(ge=1, integer=True))
-    tensorboard: bool = True
+    tensorboard: bool = attrs.field(default=True, validator=flag)
 
     agent: dict[str, Any] = attrs.field(factory=dict, converter=_parts)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from cvpo.errors import RunError
 from cvpo.logs import writing
 from cvpo.run.config import RunConfig, read_options, to_json
 from cvpo.run.versions import versions
+
+LOCK = "lock"
 
 
 @attrs.frozen
@@ -74,23 +77,27 @@ def default_path(config: RunConfig) -> Path:
 def check_new(path: Path) -> None:
     """Raises RunError where ``path`` is there and not an empty folder."""
     if path.is_dir():
-        if any(path.iterdir()):
+        if any(each.name != LOCK for each in path.iterdir()):
             more = f"continue it with `cvpo resume {path}`, or " if (path / "config.json").exists() else ""
             raise RunError(f"run folder {path} exists already and is not empty; {more}choose another folder")
     elif path.exists():
         raise RunError(f"run folder {path} is a file; choose another folder")
 
 
-def create(path: Path, options: Mapping[str, Any]) -> RunFolder:
-    """A new run folder with its configuration and versions. Raises RunError where it exists or cannot be made."""
-    check_new(path)
+@contextlib.contextmanager
+def created(path: Path, options: Mapping[str, Any]) -> Iterator[RunFolder]:
+    """A new run folder with its configuration and versions, held by this process meanwhile. Raises RunError where it
+    exists, cannot be made, or is another process's."""
     folder = RunFolder(path)
     text = to_json(options)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-    write_text(folder.versions, json.dumps(versions(), indent=2) + "\n")
-    write_text(folder.config, text)
-    return folder
+    with contextlib.closing(Lock(folder)):
+        # By who holds it: of two processes that find it empty at once, the second finds it held or written.
+        check_new(path)
+        write_text(folder.versions, json.dumps(versions(), indent=2) + "\n")
+        write_text(folder.config, text)
+        yield folder
 
 
 def write_text(path: Path, text: str) -> None:
@@ -126,8 +133,8 @@ class Lock:
         except ImportError:
             self._file = None
             return
-        with writing(folder.path / "lock"):
-            self._file = open(folder.path / "lock", "a", encoding="utf-8")  # noqa: SIM115 - held until close
+        with writing(folder.path / LOCK):
+            self._file = open(folder.path / LOCK, "a", encoding="utf-8")  # noqa: SIM115 - held until close
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

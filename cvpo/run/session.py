@@ -52,8 +52,8 @@ def train(
     with setting(config) as (env, eval_env):
         # Everything that can be wrong with the configuration is found before there is a folder.
         loop = Loop(build(config, env), env, config.schedule)
-        made = folders.create(path, resolved(config, loop.agent).plain())
-        return _run(config, made, loop, eval_env, progress or Silent(), resume=False)
+        with folders.created(path, resolved(config, loop.agent).plain()) as made:
+            return _run(config, made, loop, eval_env, progress or Silent(), resume=False)
 
 
 def resume(folder: str | os.PathLike[str], *, steps: int | None = None, progress: Progress | None = None) -> Result:
@@ -65,7 +65,7 @@ def resume(folder: str | os.PathLike[str], *, steps: int | None = None, progress
     """
     made = RunFolder(Path(folder))
     config = reopen(made, steps)
-    with setting(config) as (env, eval_env):
+    with setting(config) as (env, eval_env), contextlib.closing(Lock(made)):
         loop = Loop(build(config, env), env, config.schedule)
         return _run(config, made, loop, eval_env, progress or Silent(), resume=True)
 
@@ -75,7 +75,6 @@ def _run(
 ) -> Result:
     agent = loop.agent
     with contextlib.ExitStack() as stack:
-        stack.callback(Lock(folder).close)
         stack.callback(progress.stop)
         announce([folder], config, progress)
         saved = _restore(folder, config, loop, progress) if resume else None

@@ -39,9 +39,9 @@ def train_together(
     configs = [attrs.evolve(config, seed=seed) for seed in seeds]
     for path in paths:
         folders.check_new(path)
-    with _population(configs) as (loop, eval_envs):
+    with _population(configs) as (loop, eval_envs), contextlib.ExitStack() as held:
         made = [
-            folders.create(path, resolved(each, agent).plain())
+            held.enter_context(folders.created(path, resolved(each, agent).plain()))
             for each, agent, path in zip(configs, loop.agent.agents, paths, strict=True)
         ]
         return _run(configs, made, loop, eval_envs, progress or Silent(), resume=False)
@@ -65,7 +65,9 @@ def resume_together(
                     f"{field.name} is {ours!r} in {made[0].path} and {theirs!r} in {folder.path}; allowed in a "
                     "population: one for all, but for the seed"
                 )
-    with _population(configs) as (loop, eval_envs):
+    with _population(configs) as (loop, eval_envs), contextlib.ExitStack() as held:
+        for folder in made:
+            held.enter_context(contextlib.closing(Lock(folder)))
         return _run(configs, made, loop, eval_envs, progress or Silent(), resume=True)
 
 
@@ -89,8 +91,6 @@ def _run(
 ) -> tuple[Result, ...]:
     steps = configs[0].steps
     with contextlib.ExitStack() as stack:
-        for folder in made:
-            stack.callback(Lock(folder).close)
         stack.callback(progress.stop)
         announce(made, configs[0], progress)
         saved = _restore(configs, made, loop, progress) if resume else [None] * len(made)

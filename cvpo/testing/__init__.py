@@ -45,8 +45,8 @@ CONTRACTS: dict[str, Callable[..., Iterable[tuple[str, Callable[[], None]]]]] = 
     "buffer": buffer_checks,
 }
 
-hypothesis.settings.register_profile("ci", max_examples=12, deadline=None)
-hypothesis.settings.register_profile("nightly", max_examples=1200, deadline=None)
+hypothesis.settings.register_profile("cvpo-ci", max_examples=12, deadline=None)
+hypothesis.settings.register_profile("cvpo-nightly", max_examples=1200, deadline=None)
 
 
 @attrs.frozen

@@ -102,8 +102,8 @@ def check_evaluation(critic: Any, signals: int, accuracy: float) -> None:
     gamma = 0.8
     states, choices = torch.arange(3).repeat_interleave(3), torch.tensor([0.0, 0.5, 1.0]).repeat(3)
     one_hot = torch.eye(3)
-    # Every signal pays 1 + s + a, times 1, -1, 2 ... so that no two are alike; state 0 is worth more than the last.
-    scale = torch.tensor([1.0, -1.0, 2.0, 0.5])[:signals].unsqueeze(-1)
+    # Every signal pays 1 + s + a, times 1, -2/3, 1/2 ... so that no two are alike; state 0 is worth more than the last.
+    scale = torch.tensor([(-1.0) ** s * 2.0 / (2 + s) for s in range(signals)]).unsqueeze(-1)
     pay = scale * (1.0 + states + choices)
     ahead = torch.where(states < 2, states + 1, 0)
     end, discount = states == 2, torch.full((9,), gamma)

@@ -23,7 +23,7 @@ def check_estep_solver(solver: Any, *, examples: int | None = None) -> None:
     ``solver`` has ``solve(problem, warm=None) -> DualSolution`` and declares ``accuracy``, the largest residual of what
     it calls OK or INFEASIBLE (and ``graded``, the residuals it answers for, where not all). The parts are those of
     :func:`estep_checks`. ``examples`` of each are drawn, the same ones every time; None takes the number of the loaded
-    hypothesis profile ("ci" and "nightly" are registered by :mod:`cvpo.testing`).
+    hypothesis profile ("cvpo-ci" and "cvpo-nightly" are registered by :mod:`cvpo.testing`).
     """
     for _, check in estep_checks(solver, examples=examples):
         check()

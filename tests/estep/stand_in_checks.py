@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cvpo.estep import registry
+from cvpo.metrics import Means
 from tests.estep.problems import draw_problem
 from tests.estep.stand_in_device import NAME, StandIn
 from tests.estep.test_devices import compare, moved
@@ -34,6 +35,27 @@ def test_a_device_with_the_rules_of_an_accelerator_gives_the_answer_of_the_host(
         q[0, 0, 0] = torch.nan
         problem = attrs.evolve(problem, q_reward=q)
     compare(name, problem, standin)
+
+
+@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("lead", [(), (3,)])
+def test_a_solution_of_the_host_is_a_warm_start_once_it_is_moved(
+    name: str, lead: tuple[int, ...], standin: str
+) -> None:
+    """As one that comes from a checkpoint."""
+    solver, problem = registry.create(name), draw_problem(1, lead, costs=1)
+    here = solver.solve(problem)
+    for limit in (problem.cost_limit, problem.q_cost.amin((-2, -1)) - 1.0):
+        after = attrs.evolve(problem, cost_limit=limit)
+        there = solver.solve(moved(after, standin), here.to(torch.device(standin)))
+        assert torch.equal(there.status.cpu(), solver.solve(after, here).status)
+
+
+def test_means_of_a_checkpoint_go_on_on_the_device(standin: str) -> None:
+    means = Means()
+    means.load_state_dict({"names": ("a",), "sum": torch.ones(1, dtype=torch.float64), "count": 1})
+    means.add({"a": torch.full((), 3.0).to(standin)})
+    assert means.take() == {"a": 2.0}
 
 
 @pytest.mark.parametrize("name", [name for name in registry.names() if name != "adam"])

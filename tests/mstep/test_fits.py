@@ -87,15 +87,24 @@ def test_duplicated_particles_change_nothing(fit_name: str) -> None:
     assert torch.allclose(results[0][1], results[1][1], rtol=1e-8, atol=1e-10)
 
 
-def test_a_non_finite_loss_is_visible_and_leaves_the_old_policy() -> None:
+@pytest.mark.parametrize("fit_name", mstep.fits.names())
+def test_a_non_finite_step_is_visible_and_leaves_the_old_policy_which_learns_on(fit_name: str) -> None:
+    torch.manual_seed(0)
     policy, projection, obs = Net("diagonal"), mstep.registry.create("decoupled"), torch.randn(8, 3)
-    fit = mstep.fits.create("likelihood")
+    fit = mstep.fits.create(fit_name, iterations=3)
+    state = fit.build(policy, projection)
     old, old_params, actions, weights = problem(policy, obs)
-    stats = fit.fit(
-        fit.build(policy, projection), policy, projection, obs, old, old_params, actions * torch.nan, weights
-    )
+    fit.fit(state, policy, projection, obs, old, old_params, actions, weights)
+    before = [p.detach().clone() for p in policy.parameters()]
+    old = policy(obs).detach()
+    spoiled = next(policy.parameters()).register_hook(lambda gradient: gradient * torch.nan)
+    stats = fit.fit(state, policy, projection, obs, old, before, actions, weights)
+    spoiled.remove()
     assert torch.isnan(stats["loss"]) and float(stats["guard_t"]) == 0.0
-    assert all(torch.equal(p, o) for p, o in zip(policy.parameters(), old_params, strict=True))
+    assert all(torch.equal(p, o) for p, o in zip(policy.parameters(), before, strict=True))
+    stats = fit.fit(state, policy, projection, obs, old, before, actions, weights)
+    assert torch.isfinite(stats["loss"]) and float(stats["guard_t"]) > 0.0 and bool(state.alpha.isfinite().all())
+    assert not any(torch.equal(p, o) for p, o in zip(policy.parameters(), before, strict=True))
 
 
 @attrs.frozen

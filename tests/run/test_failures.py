@@ -11,7 +11,7 @@ import pytest
 from cvpo.envs.sprint import Sprint
 from cvpo.errors import CheckpointError, EnvError, RunError
 from cvpo.run import Result, RunFolder, configure, resume, train
-from cvpo.run.folder import Lock
+from cvpo.run.folder import Lock, created
 from tests.run.helpers import SMALL, Notes, copy, rows
 
 
@@ -22,6 +22,16 @@ def test_two_processes_never_write_to_one_run(finished: tuple[RunFolder, Result]
         resume(run.path)
     lock.close()
     resume(run.path)
+
+
+def test_of_two_processes_that_found_a_folder_empty_one_gets_it(tmp_path: Path) -> None:
+    with created(tmp_path / "run", {"seed": 1}) as run:
+        before = run.config.read_text()
+        with pytest.raises(RunError, match="in use by another process"), created(run.path, {"seed": 2}):
+            pass
+    with pytest.raises(RunError, match="exists already and is not empty"), created(run.path, {"seed": 2}):
+        pass
+    assert run.config.read_text() == before
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

@@ -14,8 +14,8 @@ from cvpo.testing import check_estep_solver, run_checks
 from cvpo.testing.estep import estep_checks
 from tests.testing.wrong_solvers import WRONG, LimitIgnored, NeverSure, Right
 
-# CVPO_PROFILE=nightly draws a hundred times as many.
-EXAMPLES = settings.get_profile(os.environ.get("CVPO_PROFILE", "ci")).max_examples
+# CVPO_PROFILE=cvpo-nightly draws a hundred times as many.
+EXAMPLES = settings.get_profile(os.environ.get("CVPO_PROFILE", "cvpo-ci")).max_examples
 OPTIONS = {"adam": {"steps": 20}}
 
 
