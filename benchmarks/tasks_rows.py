@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cvpo.files import replacing
 from cvpo.logs import read_rows
 from cvpo.run import RunFolder
 
@@ -97,9 +98,8 @@ def read_run(path: Path) -> list[Row]:
 def write_run(path: Path, rows: Sequence[Row]) -> None:
     """Write ``rows`` to ``path``, all or nothing, so that what is there can be committed at any time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    partial.replace(path)
+    with replacing(path, encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def _short(value: float) -> float:

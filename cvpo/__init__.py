@@ -6,6 +6,7 @@ The public names load on first use, so that ``import cvpo`` is quick and needs n
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -92,7 +93,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in __all__:
+    if not name.startswith("_") and importlib.util.find_spec(f"cvpo.{name}") is not None:
         return importlib.import_module(f"cvpo.{name}")
     raise AttributeError(f"module 'cvpo' has no attribute {name!r}")
 

@@ -19,11 +19,11 @@ from cvpo.config import AgentConfig
 from cvpo.constraint import Constraint
 from cvpo.envs.normalise import ObservationNormaliser
 from cvpo.envs.spaces import ActionDoor, flat_size, flatten
-from cvpo.errors import ConfigError, EnvError
+from cvpo.errors import ConfigError, EnvError, fitting
 from cvpo.learner import Learner
 from cvpo.statistics import Episode
 from cvpo.types import Batch, Spec, Transition
-from cvpo.validators import device_of
+from cvpo.validators import device_here
 
 
 class CVPO:
@@ -55,11 +55,11 @@ class CVPO:
         self.observation_space, self.action_space = observation_space, action_space
         self.door = ActionDoor(action_space)
         config.check_actions(action_space, discrete=self.door.discrete)
-        self.num_envs, self.seed, self.device, self.env = int(num_envs), int(seed), device_of(device), env
-        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.num_envs, self.seed, self.device, self.env = int(num_envs), int(seed), device_here(device), env
+        self.generator = torch.Generator(self.device).manual_seed(self.seed)
         self.spec = Spec(flat_size(observation_space), self.door.size, config.signals, config.gamma)
 
-        self.learner = Learner(config, self.spec, seed=seed, device=self.device, generator=self.generator)
+        self.learner = Learner(config, self.spec, seed=self.seed, device=self.device, generator=self.generator)
         self.store = config.buffer.build(self.spec, num_envs, self.device, self.generator)
         self.source = config.states.build(self.spec, num_envs, self.device, self.generator)
         self.normaliser = ObservationNormaliser(self.spec.obs_size, self.device) if config.normalise_obs else None
@@ -79,6 +79,8 @@ class CVPO:
         obs = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
         if obs.ndim != 2 or obs.shape[-1] != self.spec.obs_size:
             raise ConfigError(f"obs has shape {list(obs.shape)}; allowed: [N, {self.spec.obs_size}]")
+        if obs.device.type == "cpu" and not bool(obs.isfinite().all()):
+            raise EnvError("obs has non-finite values; allowed: finite values")
         pi = self.policy(self._normalised(obs))
         return pi.mode if deterministic else pi.sample(1, generator or self.generator).squeeze(-2)
 
@@ -105,9 +107,13 @@ class CVPO:
         Returns that need log μ(a|o) take that of the policy as it is now, unless ``transition`` has it: give it where
         there were updates since :meth:`act`.
         """
+        if not isinstance(transition, Transition):
+            raise ConfigError(f"transition is a {type(transition).__name__}; allowed: a cvpo.Transition")
         transition.check(self.spec, self.num_envs)
         for name in ("obs", "action", "signals", "next_obs"):
-            if not np.isfinite(getattr(transition, name).sum().item()):
+            value = getattr(transition, name)
+            # The sum is quick, and where it is not finite the values may be.
+            if not np.isfinite(value.sum().item()) and not bool(value.isfinite().all()):
                 raise EnvError(f"transition.{name} has a non-finite value at step {self.steps}; allowed: finite values")
         finished = self.constraint.add(transition)
         if self.config.returns.windows and transition.log_prob is None:
@@ -132,6 +138,7 @@ class CVPO:
 
     def update(self) -> dict[str, Tensor]:
         """One round of CVPO on a replayed batch; metrics as 0-d tensors, left on the device."""
+        self._check_own("update it through VectorAgent.update()")
         if not len(self.store):
             raise ConfigError("the buffer is empty; allowed: update() after at least one observe(), or after learn()")
         batch, states = self.draw()
@@ -187,8 +194,7 @@ class CVPO:
         ConfigError for an agent that a population has taken over, which holds what it has learned."""
         from cvpo.saving import save
 
-        if self.taken_over:
-            raise ConfigError("the agent is a member of a VectorAgent; allowed: VectorAgent.member(index).save(path)")
+        self._check_own("VectorAgent.member(index).save(path)")
         save(self, path, replay=replay)
 
     @classmethod
@@ -217,18 +223,26 @@ class CVPO:
     def load_state_dict(self, state: dict[str, Any], *, learner: bool = True) -> None:
         """Take over a state of :meth:`state_dict`; the next update is then bit-identical to the saved agent's.
 
-        ``learner=False`` leaves out what is learned: the member of a population has that from its stack.
+        ``learner=False`` leaves out what is learned: the member of a population has that from its stack. Raises
+        CheckpointError for a state that is not of such an agent, of which parts may be taken over then.
         """
-        if learner:
-            self.learner.load_state_dict(state["learner"])
-        self.constraint.load_state_dict(state["constraint"])
-        if self.normaliser is not None:
-            self.normaliser.load_state_dict(state["normaliser"])
-        for name in ("store", "source"):
-            if name in state:
-                getattr(self, name).load_state_dict(state[name])
-        self.generator.set_state(state["generator"])
-        self.steps = int(state["steps"])
+        with fitting("the state does not fit the agent"):
+            if learner:
+                self._check_own("VectorAgent.load_state_dict(state)")
+                self.learner.load_state_dict(state["learner"])
+            self.constraint.load_state_dict(state["constraint"])
+            if self.normaliser is not None:
+                self.normaliser.load_state_dict(state["normaliser"])
+            for name in ("store", "source"):
+                if name in state:
+                    getattr(self, name).load_state_dict(state[name])
+            self.generator.set_state(state["generator"])
+            self.steps = int(state["steps"])
+
+    def _check_own(self, allowed: str) -> None:
+        """Raises ConfigError where a population has taken the agent over: its optimisers are no longer its own."""
+        if self.taken_over:
+            raise ConfigError(f"the agent is a member of a VectorAgent; allowed: {allowed}")
 
     def _normalised(self, obs: Tensor) -> Tensor:
         return obs if self.normaliser is None else self.normaliser(obs)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
+import numpy as np
 from gymnasium import Space, spaces
 
 from cvpo import buffers, critics, estep, mstep, policy
@@ -61,6 +62,8 @@ DEFAULTS: dict[str, str] = {
     "limit_schedule": "constant",
     "states": "recent",
 }
+#: The options of :class:`AgentConfig` with their defaults.
+_OPTIONS: dict[str, Any] = {field.name: field.default for field in attrs.fields(AgentConfig)}
 
 
 def make_agent(
@@ -78,8 +81,8 @@ def make_agent(
     limit_schedule: Any = DEFAULTS["limit_schedule"],
     states: Any = DEFAULTS["states"],
     cost_limits: Any = (),
-    limit_kind: str = "episode",
-    gamma: float = 0.99,
+    limit_kind: str = _OPTIONS["limit_kind"],
+    gamma: float = _OPTIONS["gamma"],
     horizon: int | None = None,
     env: Any = None,
     num_envs: int = 1,
@@ -116,10 +119,9 @@ def make_agent(
                 f"{name} is {part!r}, which has no {' and no '.join(missing)}; allowed: a name "
                 f"({', '.join(FAMILIES[name].names())}), 'module:Class', or an instance of such a class"
             )
-    known = [field.name for field in attrs.fields(AgentConfig)]
     for option in options:
-        if option not in known:
-            raise ConfigError(f"make_agent has no option {option!r}; {suggest(option, known)}")
+        if option not in _OPTIONS:
+            raise ConfigError(f"make_agent has no option {option!r}; {suggest(option, _OPTIONS)}")
     if horizon is None and env is not None:
         horizon = env.horizon if isinstance(env, VectorEnv) else getattr(env.spec, "max_episode_steps", None)
     config = AgentConfig(
@@ -143,6 +145,9 @@ def make_vector_agent(
     ``[(5.0,), (10.0,)]``. ``kl_epsilon``: one for all, or P of them. Everything else is as for :func:`make_agent`;
     ``num_envs`` environments feed each member. Raises ConfigError as that does, and where there are not P of them.
     """
+    cost_limits, kl_epsilon = _listed(cost_limits), _listed(kl_epsilon)
+    if not isinstance(seeds, (Sequence, range, np.ndarray)):
+        raise ConfigError(f"seeds is {seeds!r}; allowed: a sequence of integers >= 0, one for each member")
     limits = list(cost_limits) if isinstance(cost_limits, Sequence) and _nested(cost_limits) else None
     epsilons = list(kl_epsilon) if isinstance(kl_epsilon, Sequence) else None
     for name, each in (("cost_limits", limits), ("kl_epsilon", epsilons)):
@@ -160,6 +165,10 @@ def make_vector_agent(
         # Instances: components without an equality of their own are then the same ones in every member.
         parts.update({name: getattr(agents[0].config, name) for name in FAMILIES})
     return VectorAgent(agents)
+
+
+def _listed(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _nested(values: Sequence[Any]) -> bool:

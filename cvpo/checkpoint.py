@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cvpo.errors import CheckpointError, DependencyError
+from cvpo.files import replacing
 
 _NAME = re.compile(r"^step-(\d+)\.safetensors$")
 
@@ -31,17 +32,11 @@ def write(path: str | os.PathLike[str], tree: Any) -> None:
     tensors: dict[str, Tensor] = {}
     structure = json.dumps(_flatten(tree, tensors))
     payload = safetensors.save(tensors, metadata={"tree": structure, "digest": _digest(structure, tensors)})
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
+        with replacing(path, "wb") as file:
             file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        _sync_folder(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise CheckpointError(f"checkpoint {path} could not be written: {error.strerror or error}") from error
 
 
@@ -147,18 +142,6 @@ def _digest(structure: str, tensors: dict[str, Tensor]) -> str:
         digest.update(name.encode())
         digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name itself durable; not every platform can open a folder."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _safetensors() -> Any:

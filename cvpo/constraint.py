@@ -19,8 +19,9 @@ class Constraint:
     """``limit`` d and ``measured`` J_c, both [M] float64 in the scale of Q, kept up to date with what happens.
 
     They change when an episode ends (and in every step where J_c is measured on steps); so does a scheduled limit.
-    Before the first episode ends nothing is known of J_c, and ``measured`` is ``limit``: no slack either way. Computed
-    when they are asked for, since there are more steps than updates.
+    Before the first step (or, where J_c is measured on episodes, the end of the first) nothing is known of it, and
+    ``measured`` is ``limit``: no slack either way. Computed when they are asked for, since there are more steps than
+    updates.
     """
 
     def __init__(self, config: AgentConfig, spec: Spec, num_envs: int, device: torch.device) -> None:

@@ -6,8 +6,9 @@ shows it without a traceback.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class CvpoError(Exception):
@@ -48,3 +49,16 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}allowed: {', '.join(allowed) if allowed else 'none'}"
+
+
+@contextlib.contextmanager
+def fitting(problem: str) -> Iterator[None]:
+    """Whatever a state of something else makes go wrong is a CheckpointError that begins with ``problem``."""
+    try:
+        yield
+    except CvpoError:
+        raise
+    except KeyError as error:
+        raise CheckpointError(f"{problem}: it has no {error}") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{problem}: {error}") from error

@@ -64,6 +64,9 @@ def evaluate(
     is going on.
     """
     check_episodes(episodes, seed)
+    if agent is not None and not hasattr(agent, "seed"):
+        allowed = "a cvpo.CVPO, of a VectorAgent member(index), None for random actions"
+        raise ConfigError(f"agent is a {type(agent).__name__}; allowed: {allowed}")
     if seed is None:
         seed = int(np.random.SeedSequence([0 if agent is None else agent.seed, 3]).generate_state(1)[0])
     if not isinstance(env, VectorEnv):

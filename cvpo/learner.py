@@ -51,8 +51,11 @@ class Learner:
         init = torch.Generator().manual_seed(seed)
         sizes = (spec.obs_size, spec.action_size)
         count = {"population": population[0]} if population else {}
-        self.policy: nn.Module = config.policy.build(*sizes, **count, generator=init).to(device)
-        self.critic: nn.Module = config.critic.build(*sizes, config.signals, **count, generator=init).to(device)
+        self.policy: nn.Module = config.policy.build(*sizes, **count, generator=init)
+        self.critic: nn.Module = config.critic.build(*sizes, config.signals, **count, generator=init)
+        # Observations are float32, whatever torch's default is.
+        for net in (self.policy, self.critic):
+            net.to(device, torch.float32)
         self.old_policy = copy.deepcopy(self.policy).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         # Walking the modules for their parameters takes longer than averaging them.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cvpo.errors import DependencyError, RunError
+from cvpo.files import replacing
 
 Row = Mapping[str, Any]
 
@@ -81,11 +82,8 @@ class CsvTable:
     def _rewrite(self) -> None:
         rows = read_rows(self.source)
         self._columns = column_order({name for row in rows for name in row})
-        partial = self.path.with_name(self.path.name + ".partial")
-        with writing(self.path):
-            with open(partial, "w", encoding="utf-8", newline="") as file:
-                file.write(self._text(rows, header=True))
-            os.replace(partial, self.path)
+        with writing(self.path), replacing(self.path, encoding="utf-8", newline="") as file:
+            file.write(self._text(rows, header=True))
 
     def _text(self, rows: Iterable[Row], header: bool = False) -> str:
         buffer = io.StringIO()

@@ -56,10 +56,19 @@ def fill(agent: CVPO, data: Dataset) -> int:
 
 
 def own_actions(door: ActionDoor, actions: np.ndarray) -> np.ndarray:
-    """The policy's own actions [n,D] for those of the environment: the inverse of :meth:`ActionDoor.to_env`."""
+    """The policy's own actions [n,D] for those of the environment: the inverse of :meth:`ActionDoor.to_env`; 0 in a
+    dimension without width. Raises ConfigError for numbers that are none of the discrete actions."""
     if door.discrete:
-        return np.eye(door.size, dtype=np.float32)[actions.astype(np.int64).reshape(-1) - door.start]
-    return ((actions - door.low) / door.half - 1.0).astype(np.float32)
+        index = actions.reshape(-1) - door.start
+        known = np.isin(index, np.arange(door.size))
+        if not known.all():
+            found = actions.reshape(-1)[~known][0]
+            raise ConfigError(
+                f"the data set has the action {found}; allowed: {door.start} to {door.start + door.size - 1}"
+            )
+        return np.eye(door.size, dtype=np.float32)[index.astype(np.int64)]
+    wide = door.half > 0
+    return np.where(wide, (actions - door.low) / np.where(wide, door.half, 1.0) - 1.0, 0.0).astype(np.float32)
 
 
 def _check(agent: CVPO, data: Dataset, steps: int) -> None:

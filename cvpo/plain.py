@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import Any
 
@@ -22,7 +23,7 @@ def imported(family: str, path: str) -> Any:
     """What ``"module:name"`` names. Raises ConfigError where there is no such thing."""
     module, _, attribute = path.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
     except (ImportError, AttributeError, ValueError) as error:
         if isinstance(error, CvpoError):
             raise
@@ -36,6 +37,22 @@ def attrs_class(family: str, found: Any, path: str) -> Any:
     return found
 
 
+def findable(family: str, component: Any) -> str:
+    """The path of an instance's class. Raises ConfigError where a file that says so would not lead back to it."""
+    path = path_of(type(component))
+    if not attrs.has(type(component)):
+        options = sorted(getattr(component, "__dict__", ()))
+        raise ConfigError(
+            f"{family} {path} is no attrs class, so that its options {options} cannot be written down; "
+            "allowed: a class with @attrs.frozen"
+        )
+    if "<locals>" in path:
+        raise ConfigError(
+            f"{family} {path} is a class inside a function, which no file finds; allowed: one of a module"
+        )
+    return path
+
+
 def options_of(component: Any) -> dict[str, Any]:
     """The fields of an attrs instance by the names that its class takes, in plain values."""
     fields = attrs.fields(type(component)) if attrs.has(type(component)) else ()
@@ -44,7 +61,7 @@ def options_of(component: Any) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if attrs.has(type(value)):
-        return {INSIDE: path_of(type(value)), "options": options_of(value)}
+        return {INSIDE: findable("option", value), "options": options_of(value)}
     if isinstance(value, (list, tuple)):
         return type(value)(map(_plain, value))
     return value

@@ -15,7 +15,8 @@ from cvpo.errors import ConfigError, DependencyError, RunError
 from cvpo.logs import read_rows
 from cvpo.run.folder import RunFolder
 
-#: Options that do not make another experiment: seeds of one configuration are drawn as one curve.
+#: Options that do not make another experiment: seeds of one configuration are drawn as one curve. Of ``steps``, see
+#: :func:`_experiment`.
 IGNORED = ("seed", "steps", "threads", "workers", "checkpoint_every", "keep_checkpoints", "tensorboard", "device")
 #: Columns of the two sources: training is what the agent collected, evaluation its mode on other episodes.
 SOURCES = {"evaluation": "eval/deterministic/", "training": "train/"}
@@ -83,7 +84,7 @@ def group(curves: Sequence[Curves]) -> dict[str, list[Group]]:
     """Runs by task, and within a task by configuration; labels name the options that differ within the task."""
     tasks: dict[str, dict[str, list[Curves]]] = {}
     for run in curves:
-        key = json.dumps({k: v for k, v in run.options.items() if k not in IGNORED}, sort_keys=True)
+        key = json.dumps(_experiment(run.options), sort_keys=True)
         tasks.setdefault(run.options["task"], {}).setdefault(key, []).append(run)
     return {task: _groups(list(groups.values())) for task, groups in tasks.items()}
 
@@ -147,9 +148,15 @@ def _curve(axis: Any, each: Group, name: str, colour: str) -> None:
             axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
+def _experiment(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that make an experiment: ``steps`` too where learning rates fall over them."""
+    ignored = IGNORED if options.get("final_lr", 1.0) == 1.0 else set(IGNORED) - {"steps"}
+    return {name: value for name, value in options.items() if name not in ignored}
+
+
 def _groups(groups: list[list[Curves]]) -> list[Group]:
-    flat = [_flat(runs[0].options) for runs in groups]
-    names = sorted({name for options in flat for name in options} - set(IGNORED))
+    flat = [_flat(_experiment(runs[0].options)) for runs in groups]
+    names = sorted({name for options in flat for name in options})
     differing = [name for name in names if len({json.dumps(options.get(name)) for options in flat}) > 1]
     made = []
     for runs, options in zip(groups, flat, strict=True):

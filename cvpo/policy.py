@@ -13,7 +13,7 @@ from cvpo.distributions import Categorical, Gaussian
 from cvpo.errors import ConfigError
 from cvpo.networks import ACTIVATIONS, StackedMLP
 from cvpo.registry import Registry
-from cvpo.validators import flag, number, one_of, sizes
+from cvpo.validators import as_tuple, flag, number, one_of, sizes
 
 registry = Registry(
     "policy",
@@ -34,7 +34,7 @@ class GaussianPolicy:
     ``state_dependent=False`` learns one scale for all states. Source: CVPO (arXiv 2201.11927), section 5.
     """
 
-    hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=tuple, validator=sizes)
+    hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=as_tuple, validator=sizes)
     activation: str = attrs.field(default="relu", validator=one_of(ACTIVATIONS))
     layer_norm: bool = attrs.field(default=False, validator=flag)
     mean: str = attrs.field(default="tanh", validator=one_of(("tanh", "free")))
@@ -136,7 +136,7 @@ class CategoricalPolicy:
     """``π(a|s) = softmax(l(s))`` over n actions, one-hot [...,B,n]: the E-step is then exact, with every action a
     particle and ``log_prior = log π_old``."""
 
-    hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=tuple, validator=sizes)
+    hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=as_tuple, validator=sizes)
     activation: str = attrs.field(default="relu", validator=one_of(ACTIVATIONS))
     layer_norm: bool = attrs.field(default=False, validator=flag)
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import attrs
 
 from cvpo.errors import ConfigError, CvpoError, suggest
-from cvpo.plain import attrs_class, imported, made, options_of, path_of
+from cvpo.plain import attrs_class, findable, imported, made, options_of, path_of
 
 T = TypeVar("T")
 
@@ -104,19 +104,17 @@ class Registry:
     def describe(self, component: Any) -> dict[str, Any]:
         """``{"name": ..., **fields}`` of an instance; :meth:`resolve` gives back an equal one.
 
-        Raises ConfigError where its options cannot be told: it has some, and is no attrs class.
+        Raises ConfigError where a file could not: its options cannot be told, or its class not be found again.
         """
-        cls = type(component)
-        name = path = path_of(cls)
-        if not attrs.has(cls) and getattr(component, "__dict__", None):
-            raise ConfigError(
-                f"{self.family} {path} is no attrs class, so that its options {sorted(vars(component))} cannot be "
-                "written down; allowed: a class with @attrs.frozen"
-            )
-        for known, target in self._targets.items():
-            if target is cls or path == (target.value if isinstance(target, EntryPoint) else target):
-                name = known
-        return {"name": name, **options_of(component)}
+        cls, path = type(component), path_of(type(component))
+        names = [
+            known
+            for known, target in self._targets.items()
+            if target is cls or path == (target.value if isinstance(target, EntryPoint) else target)
+        ]
+        if not names or getattr(component, "__dict__", None):
+            path = findable(self.family, component)
+        return {"name": names[-1] if names else path, **options_of(component)}
 
     def check_safe(self, spec: Any) -> None:
         """Raises ConfigError where a name or dict from a file would make anything but registered components and attrs

@@ -51,11 +51,20 @@ def _describe_space(space: Space[Any]) -> dict[str, Any]:
         return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, spaces.Box):
         return {"kind": "Box", "low": space.low, "high": space.high, "dtype": str(space.dtype)}
+    if isinstance(space, spaces.MultiBinary):
+        return {"kind": "MultiBinary", "n": list(space.shape)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {"kind": "MultiDiscrete", "nvec": space.nvec, "start": space.start}
+    if isinstance(space, spaces.Text):
+        characters = "".join(space.character_list)
+        return {"kind": "Text", "lengths": [space.min_length, space.max_length], "characters": characters}
     if isinstance(space, spaces.Dict):
         return {"kind": "Dict", "spaces": {name: _describe_space(part) for name, part in space.spaces.items()}}
     if isinstance(space, spaces.Tuple):
         return {"kind": "Tuple", "spaces": [_describe_space(part) for part in space.spaces]}
-    raise CheckpointError(f"the space {space} cannot be saved; allowed: Box, Discrete, Dict, Tuple")
+    raise CheckpointError(
+        f"the space {space} cannot be saved; allowed: Box, Discrete, MultiBinary, MultiDiscrete, Text, Dict, Tuple"
+    )
 
 
 def _space(plain: dict[str, Any]) -> Space[Any]:
@@ -65,6 +74,13 @@ def _space(plain: dict[str, Any]) -> Space[Any]:
     if kind == "Box":
         dtype = np.dtype(plain["dtype"])
         return spaces.Box(np.asarray(plain["low"], dtype), np.asarray(plain["high"], dtype), dtype=dtype.type)
+    if kind == "MultiBinary":
+        return spaces.MultiBinary(plain["n"])
+    if kind == "MultiDiscrete":
+        return spaces.MultiDiscrete(np.asarray(plain["nvec"]), start=np.asarray(plain["start"]))
+    if kind == "Text":
+        low, high = plain["lengths"]
+        return spaces.Text(high, min_length=low, charset=plain["characters"])
     if kind == "Dict":
         return spaces.Dict([(name, _space(part)) for name, part in plain["spaces"].items()])
     return spaces.Tuple([_space(part) for part in plain["spaces"]])

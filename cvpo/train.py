@@ -11,7 +11,7 @@ import torch
 
 from cvpo.agent import CVPO
 from cvpo.envs import Groups, VectorEnv, as_vector
-from cvpo.errors import ConfigError
+from cvpo.errors import ConfigError, suggest
 from cvpo.metrics import Means
 from cvpo.types import Transition
 from cvpo.validators import number
@@ -190,6 +190,10 @@ def learn(agent: Any, total_steps: int, env: Any, *, callback: Callback | None =
     if isinstance(env, (list, tuple)) and env and all(isinstance(each, VectorEnv) for each in env):
         env = Groups(env)
     vector = as_vector(env, seed=seed, costs=len(config.cost_limits), horizon=config.horizon)
+    known = [field.name for field in attrs.fields(Schedule)]
+    for option in schedule:
+        if option not in known:
+            raise ConfigError(f"learn has no option {option!r}; {suggest(option, known)}")
     loop = Loop(agent, vector, Schedule(**schedule))
     loop.run(agent.steps + total_steps, callback)
     return loop
@@ -206,7 +210,7 @@ def _members(agent: Any) -> tuple[CVPO, ...]:
 
 
 def check_fit(agent: Any, env: Any) -> None:
-    """Raises ConfigError where the number of costs, environments or the sizes of spaces differ."""
+    """Raises ConfigError where the number of costs or environments, the observations' size or the actions differ."""
     pairs = (
         ("costs (one limit for each)", len(agent.config.cost_limits), len(env.cost_names)),
         ("parallel environments", agent.num_envs * len(_members(agent)), env.num_envs),
@@ -216,3 +220,7 @@ def check_fit(agent: Any, env: Any) -> None:
     for what, ours, theirs in pairs:
         if ours != theirs:
             raise ConfigError(f"the agent was made for {ours} {what}, the environment {env.task} has {theirs}")
+    ours, theirs = agent.door.space, env.action_space
+    if ours != theirs:
+        # Of one size, they may differ in bounds, and the same action would do another thing.
+        raise ConfigError(f"the agent was made for the action space {ours}, the environment {env.task} has {theirs}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from numbers import Integral, Real
 from typing import Any
 
 import attrs
+import numpy as np
 import torch
 
 from cvpo.errors import ConfigError, suggest
@@ -36,8 +38,12 @@ def number(
     def check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         if optional and value is None:
             return
-        kind = int if integer else (int, float)
-        good = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+        kind = Integral if integer else Real
+        good = isinstance(value, kind) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
+        if good and isinstance(value, np.generic):
+            # Python's own, which files can hold.
+            value = value.item()
+            object.__setattr__(instance, attribute.name, value)
         if not (good and gt < value < lt and ge <= value <= le):
             raise ConfigError(f"{type(instance).__name__}.{attribute.alias} is {value!r}; allowed: {allowed}")
 
@@ -63,15 +69,28 @@ def device_of(value: Any) -> torch.device:
         raise ConfigError(f"device is {value!r}; allowed: a device of torch, such as 'cpu' or 'cuda'") from error
 
 
+def device_here(value: Any) -> torch.device:
+    """The device ``value`` names. Raises ConfigError where this machine has none of that name."""
+    device = device_of(value)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device is {str(value)!r}, but torch finds no CUDA device here; allowed: 'cpu'")
+    return device
+
+
 def flag(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     """Validator for True or False, and nothing that only counts as one: the text "no" would be true."""
     if not isinstance(value, bool):
         raise ConfigError(f"{type(instance).__name__}.{attribute.alias} is {value!r}; allowed: True, False")
 
 
+def as_tuple(value: Any) -> Any:
+    """Converter of lists, as configuration files have them, to tuples; what is neither is left to the validator."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 def sizes(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     """Validator for a tuple of positive layer widths; empty means a linear model."""
-    if not all(isinstance(width, int) and width > 0 for width in value):
+    if not isinstance(value, tuple) or not all(type(width) is int and width > 0 for width in value):
         raise ConfigError(
             f"{type(instance).__name__}.{attribute.alias} is {value!r}; allowed: a tuple of positive integers"
         )

@@ -83,7 +83,11 @@ class VectorAgent:
 
     def _policies(self, obs: Any) -> Any:
         """Each member's distributions for its own of the observations [P·n,O], with leading axes [P,n]."""
-        rows = torch.as_tensor(obs, dtype=torch.float32, device=self.device).reshape(len(self), -1, self.spec.obs_size)
+        rows = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
+        if rows.ndim != 2 or rows.shape[-1] != self.spec.obs_size or len(rows) % len(self):
+            allowed = f"[{len(self)}·n, {self.spec.obs_size}], n for each member"
+            raise ConfigError(f"obs has shape {list(rows.shape)}; allowed: {allowed}")
+        rows = rows.unflatten(0, (len(self), -1))
         if self.config.normalise_obs:
             rows = torch.stack([agent.normaliser(own) for agent, own in zip(self.agents, rows, strict=True)])  # type: ignore[misc]
         return self.policy(rows)
@@ -184,6 +188,9 @@ def _check_alike(agents: Sequence[CVPO]) -> None:
     if not agents:
         raise ConfigError("a population has no agents; allowed: at least one")
     first = agents[0]
+    for agent in agents:
+        if agent.taken_over:
+            raise ConfigError("an agent is a member of a VectorAgent already; allowed: VectorAgent.member(index)")
     for agent in agents[1:]:
         for field in attrs.fields(AgentConfig):
             ours, theirs = getattr(first.config, field.name), getattr(agent.config, field.name)

@@ -29,7 +29,7 @@ def test_any_number_of_costs_trains_inside_the_trust_region(costs: int, estep: s
 
     cvpo.learn(agent, 300, env, callback=watch, warmup_steps=60, updates_per_step=0.5)
     assert agent.updates == 120 and len(ratios) == 120
-    assert max(ratios) <= 1.0 + 1e-3
+    assert max(ratios) <= 1.0
     assert max(ratios) > 0.5  # the bound is at work
     for metrics in seen:
         assert all(np.isfinite(value) for value in metrics.values())
@@ -209,7 +209,7 @@ def test_an_infeasible_estep_is_counted_and_survived():
         agent.learner.target_critic.mlp.head.bias[2:] = 10.0  # every action is unsafe in every state
     metrics = agent.update()
     assert metrics["estep/infeasible"] == 1.0 and metrics["estep/violation"] > 5.0
-    assert max(v for k, v in metrics.items() if k.startswith("mstep/kl/")) <= 1.0 + 1e-3
+    assert max(v for k, v in metrics.items() if k.startswith("mstep/kl/")) <= 1.0
 
 
 @pytest.mark.parametrize("members", [0, 2])

@@ -95,6 +95,18 @@ def test_discrete_actions_become_one_hot() -> None:
 
     door = ActionDoor(Discrete(3, start=5))
     assert own_actions(door, np.array([[5.0], [7.0]])).tolist() == [[1, 0, 0], [0, 0, 1]]
+    for wrong in (4.0, 8.0, 5.5, np.nan):
+        with pytest.raises(ConfigError, match=f"the data set has the action {wrong}; allowed: 5 to 7"):
+            own_actions(door, np.array([[5.0], [wrong]]))
+
+
+def test_a_dimension_without_width_has_one_action() -> None:
+    from gymnasium.spaces import Box
+
+    from cvpo.envs.spaces import ActionDoor
+
+    door = ActionDoor(Box(np.array([-2.0, 3.0]), np.array([2.0, 3.0]), dtype=np.float64))
+    assert own_actions(door, np.array([[1.0, 3.0]])).tolist() == [[0.5, 0.0]]
 
 
 def test_errors_name_what_is_wrong(tmp_path, arrays, monkeypatch) -> None:

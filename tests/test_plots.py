@@ -57,6 +57,17 @@ def test_labels_name_what_differs(tmp_path: Path) -> None:
     assert [each.label for each in tasks["other"]] == ["evaluation"]
 
 
+def test_runs_whose_rates_fell_over_other_numbers_of_steps_are_no_seeds_of_one_another(tmp_path: Path) -> None:
+    for name, steps, rate in (("a", 100, 0.2), ("b", 200, 0.2), ("c", 100, 1.0), ("d", 200, 1.0)):
+        make_run(tmp_path / name, [1], steps=steps, final_lr=rate)
+    (groups,) = group([read_curves(folder) for folder in find_runs([tmp_path])]).values()
+    assert {each.label: len(each.runs) for each in groups} == {
+        "final_lr=0.2, steps=100": 1,
+        "final_lr=0.2, steps=200": 1,
+        "final_lr=1.0, steps=None": 2,
+    }
+
+
 def test_the_limit_is_drawn_where_it_is(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     make_run(tmp_path / "a", [1, 2, 3])

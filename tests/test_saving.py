@@ -66,6 +66,58 @@ def test_options_that_cannot_be_told_are_an_error_when_they_are_to_be_saved(tmp_
     assert main(["train", "--run", str(tmp_path / "run"), "--estep", "tests.test_saving:Plain"]) == 2
 
 
+class Bare(Plain):
+    """A solver without options, and no attrs class."""
+
+    def __init__(self) -> None:
+        """Nothing."""
+
+
+class Outer:
+    """A class with a component in it."""
+
+    @attrs.frozen
+    class Inner(Margin):
+        """A solver in a class."""
+
+
+def test_what_no_file_would_find_again_is_not_written_down(tmp_path: Path) -> None:
+    @attrs.frozen
+    class Local(Margin):
+        """A solver in a function."""
+
+    for solver in (Local(), Margin(solver=Local())):
+        agent, _ = line_agent(1, estep=solver)
+        with pytest.raises(ConfigError, match="Local is a class inside a function, which no file finds"):
+            agent.save(tmp_path / "agent.safetensors")
+    agent, _ = line_agent(1, estep=Bare())
+    with pytest.raises(ConfigError, match="Bare is no attrs class"):
+        agent.save(tmp_path / "agent.safetensors")
+    agent, _ = line_agent(1, estep=Outer.Inner(0.3))
+    agent.save(tmp_path / "agent.safetensors")
+    assert cvpo.load(tmp_path / "agent.safetensors").config.estep == Outer.Inner(0.3)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        gymnasium.spaces.MultiBinary([2, 3]),
+        gymnasium.spaces.MultiDiscrete([2, 3], start=[1, 0]),
+        gymnasium.spaces.Text(4, min_length=2, charset="zyx"),
+        gymnasium.spaces.Dict(a=gymnasium.spaces.MultiBinary(2), b=gymnasium.spaces.Discrete(3, start=1)),
+    ],
+    ids=lambda space: type(space).__name__,
+)
+def test_what_is_trained_on_can_be_saved(space: Any, tmp_path: Path) -> None:
+    agent = cvpo.make_agent(space, gymnasium.spaces.Box(-1.0, 1.0, (2,)), **SMALL)
+    agent.save(tmp_path / "agent.safetensors")
+    loaded = cvpo.load(tmp_path / "agent.safetensors")
+    space.seed(0)
+    for _ in range(5):
+        obs = space.sample()
+        np.testing.assert_array_equal(loaded.predict(obs)[0], agent.predict(obs)[0])
+
+
 @pytest.mark.parametrize(
     "spec",
     [

@@ -90,7 +90,7 @@ class PrioritizedStore:
         end_windows(self.inner)
 
     def sample(self, size: int) -> Batch:
-        self.ring.check_filled()
+        self.ring.check_draw(size)
         device = self.ring.device
         if len(self._strata) != size:
             self._strata = torch.arange(size, dtype=torch.float64, device=device)

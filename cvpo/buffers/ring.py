@@ -84,8 +84,10 @@ class Ring:
         self.filled = min(self.filled + steps, self.rows)
         return at
 
-    def check_filled(self) -> None:
-        """Raises ConfigError where nothing is written yet."""
+    def check_draw(self, size: int) -> None:
+        """Raises ConfigError where nothing is written yet, or nothing is asked for."""
+        if size < 1:
+            raise ConfigError(f"size of the sample is {size}; allowed: an integer >= 1")
         if not self.filled:
             raise ConfigError("the buffer is empty; allowed: a sample after at least one step was added")
 
@@ -127,7 +129,7 @@ class Ring:
 
     def draw(self, size: int, generator: torch.Generator) -> Tensor:
         """``index`` [size] of transitions, uniform over all that are written, with replacement."""
-        self.check_filled()
+        self.check_draw(size)
         return torch.randint(self.filled * self.num_envs, (size,), generator=generator, device=self.device)
 
     @property

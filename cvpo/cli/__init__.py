@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _dispatch(arguments)
         except CvpoError as error:
-            print(f"cvpo: error: {error}", file=sys.stderr)
+            # Notes: where in the user's own code a worker's environment failed.
+            print("\n".join([f"cvpo: error: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
             return 2 if isinstance(error, (ConfigError, DependencyError)) else 1
         except KeyboardInterrupt:
             print("cvpo: interrupted", file=sys.stderr)

@@ -10,7 +10,7 @@ import attrs
 
 from cvpo.cli.options import parse
 from cvpo.cli.tables import finish
-from cvpo.errors import CvpoError
+from cvpo.errors import ConfigError, CvpoError
 from cvpo.progress import for_terminal
 from cvpo.run import RunConfig, RunFolder, from_options, load_config, train, train_together
 from cvpo.run.folder import check_new, default_path
@@ -43,15 +43,14 @@ def saying_what_was_saved(path: Path) -> Iterator[None]:
     """Errors from inside end with the step that is saved and how to go on from there."""
     try:
         yield
+    except ConfigError:
+        # What was asked for cannot be done, and the run is as it was.
+        raise
     except Exception as error:  # noqa: BLE001 - an environment may raise anything
         step = _saved(RunFolder(path))
         if step is None:
             raise
-        hint = f"saved up to step {step}; continue with `cvpo resume {path}`"
-        if isinstance(error, CvpoError):
-            raise type(error)(f"{error}\n{hint}") from error
-        # An error of the user's own code keeps its traceback.
-        error.add_note(hint)
+        error.add_note(f"saved up to step {step}; continue with `cvpo resume {path}`")
         raise
 
 

@@ -50,6 +50,8 @@ def resolve(spec: Any) -> Any:
         return spec
     if isinstance(spec, tuple):
         return tuple(map(resolve, spec))
+    if not isinstance(spec, str):
+        raise ConfigError(f"aggregation is {spec!r}; allowed: min, max, mean, ucb, ucb:FACTOR, or a callable")
     name, _, factor = spec.partition(":")
     named = {"min": minimum, "max": maximum, "mean": mean}
     if name in named and not factor:
@@ -59,15 +61,10 @@ def resolve(spec: Any) -> Any:
             number = float(factor or 1.0)
         except ValueError:
             number = math.nan
-        if not math.isfinite(number):
-            raise ConfigError(f"aggregation {spec!r}: {factor!r} is not a finite number; allowed: ucb:FACTOR")
+        if not (math.isfinite(number) and number >= 0):
+            raise ConfigError(f"aggregation {spec!r}: FACTOR is {factor!r}; allowed: ucb:FACTOR, a finite number >= 0")
         return upper_confidence_bound(number)
     raise ConfigError(f"unknown aggregation {spec!r}; {suggest(name, [*named, 'ucb'])}, or a callable")
-
-
-def listed(spec: Any) -> Any:
-    """A list, as configuration files have it, as a tuple."""
-    return tuple(spec) if isinstance(spec, list) else spec
 
 
 def check_count(spec: Any, signals: int) -> None:
@@ -97,6 +94,14 @@ def check_members(instance: Any, attribute: attrs.Attribute[Any], value: Any) ->
 
 def check_aggregation(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     """Validator for what :func:`resolve` takes."""
+    resolve(value)
+
+
+def check_single(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Validator for what :func:`resolve` takes, but for a tuple: there is one reward."""
+    if isinstance(value, tuple):
+        name = f"{type(instance).__name__}.{attribute.alias}"
+        raise ConfigError(f"{name} is {value!r}; allowed: min, max, mean, ucb, ucb:FACTOR, or a callable")
     resolve(value)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from cvpo.critics.protocol import registry
 from cvpo.critics.targets import Bootstrap, bootstrap_of
 from cvpo.errors import ConfigError
+from cvpo.plain import imported
 from cvpo.types import Batch
 
 CostFunction = Callable[[Tensor, Tensor], Tensor]
@@ -22,16 +22,18 @@ def _function(spec: Any) -> CostFunction | None:
     """A function from itself or from ``"package.module:function"``; None where the cost is learned."""
     if spec is None or callable(spec):
         return spec
-    module, _, name = str(spec).partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"cost function {spec!r} cannot be imported: {error}") from error
+    return imported("cost function", str(spec))
 
 
 def _costs(value: Any) -> tuple[Any, ...]:
     """One function or path stands for itself."""
-    return (value,) if isinstance(value, str) or callable(value) else tuple(value)
+    if isinstance(value, str) or callable(value):
+        return (value,)
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(
+            f"GivenCost.costs is {value!r}; allowed: functions or their paths, one for each cost, or None"
+        )
+    return tuple(value)
 
 
 @attrs.frozen
@@ -59,6 +61,8 @@ class GivenCost:
         functions = tuple(map(_function, self.costs))
         learned = (0, *(m for m, function in enumerate(functions, start=1) if function is None))
         inner = registry.resolve(self.critic)
+        if not callable(getattr(inner, "build", None)):
+            raise ConfigError(f"GivenCost.critic is {self.critic!r}; allowed: a critic, {', '.join(registry.names())}")
         for name, value in (
             ("learned_by", inner),
             ("_functions", functions),

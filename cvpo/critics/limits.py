@@ -46,6 +46,8 @@ def to_q_scale(
     if kind not in LIMIT_KINDS:
         raise ConfigError(f"limit_kind is {kind!r}; {suggest(kind, LIMIT_KINDS)}")
     lengths = np.asarray(horizon, dtype=np.float64)
+    if not lengths.size or not (np.isfinite(lengths) & (lengths > 0)).all():
+        raise ConfigError(f"horizon is {horizon!r}; allowed: steps > 0, or the lengths of one or more episodes")
     per_step = limit / lengths.mean() if kind == "episode" else limit
     share = 1.0 - np.power(gamma, lengths).mean() if terminates else 1.0
     return float(per_step * share / (1.0 - gamma))

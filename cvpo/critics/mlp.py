@@ -16,7 +16,7 @@ from cvpo.critics.aggregate import (
     check_aggregation,
     check_count,
     check_members,
-    listed,
+    check_single,
     mean,
     resolve,
     sizes_of,
@@ -24,7 +24,7 @@ from cvpo.critics.aggregate import (
 from cvpo.critics.network import EnsembleNet
 from cvpo.networks import ACTIVATIONS
 from cvpo.types import Batch
-from cvpo.validators import flag, number, one_of, sizes
+from cvpo.validators import as_tuple, flag, number, one_of, sizes
 
 
 @attrs.frozen
@@ -38,14 +38,14 @@ class MLPCritic:
     critic need not learn that invariance. ``error`` is ``"mse"`` or ``"huber"`` (threshold 1).
     """
 
-    hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=tuple, validator=sizes)
+    hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=as_tuple, validator=sizes)
     members: int = attrs.field(default=2, validator=number(ge=1, integer=True))
     activation: str = attrs.field(default="relu", validator=one_of(ACTIVATIONS))
     layer_norm: bool = attrs.field(default=False, validator=flag)
-    reward: str | Aggregate = attrs.field(default="min", validator=check_aggregation)
-    cost: CostAggregate = attrs.field(default="mean", converter=listed, validator=check_aggregation)
+    reward: str | Aggregate = attrs.field(default="min", validator=check_single)
+    cost: CostAggregate = attrs.field(default="mean", converter=as_tuple, validator=check_aggregation)
     clip_actions: bool = attrs.field(default=True, validator=flag)
-    cost_members: int | tuple[int, ...] | None = attrs.field(default=None, converter=listed, validator=check_members)
+    cost_members: int | tuple[int, ...] | None = attrs.field(default=None, converter=as_tuple, validator=check_members)
     error: str = attrs.field(default="mse", validator=one_of(("mse", "huber")))
 
     summary: ClassVar[str] = "vectorised ensembles of MLPs, one for each signal"

@@ -18,7 +18,7 @@ from cvpo.critics.aggregate import (
     check_aggregation,
     check_count,
     check_members,
-    listed,
+    check_single,
     mean,
     resolve,
     sizes_of,
@@ -26,7 +26,7 @@ from cvpo.critics.aggregate import (
 from cvpo.critics.network import EnsembleNet
 from cvpo.networks import ACTIVATIONS
 from cvpo.types import Batch
-from cvpo.validators import flag, number, one_of, sizes
+from cvpo.validators import as_tuple, flag, number, one_of, sizes
 
 
 @attrs.frozen
@@ -45,16 +45,16 @@ class QuantileCritic:
     Yang et al. (2021), WCSAC.
     """
 
-    hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=tuple, validator=sizes)
+    hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=as_tuple, validator=sizes)
     members: int = attrs.field(default=2, validator=number(ge=1, integer=True))
     quantiles: int = attrs.field(default=16, validator=number(ge=1, integer=True))
     cost_level: float = attrs.field(default=1.0, validator=number(gt=0, le=1))
     activation: str = attrs.field(default="relu", validator=one_of(ACTIVATIONS))
     layer_norm: bool = attrs.field(default=False, validator=flag)
-    reward: str | Aggregate = attrs.field(default="min", validator=check_aggregation)
-    cost: CostAggregate = attrs.field(default="mean", converter=listed, validator=check_aggregation)
+    reward: str | Aggregate = attrs.field(default="min", validator=check_single)
+    cost: CostAggregate = attrs.field(default="mean", converter=as_tuple, validator=check_aggregation)
     clip_actions: bool = attrs.field(default=True, validator=flag)
-    cost_members: int | tuple[int, ...] | None = attrs.field(default=None, converter=listed, validator=check_members)
+    cost_members: int | tuple[int, ...] | None = attrs.field(default=None, converter=as_tuple, validator=check_members)
     huber: float = attrs.field(default=0.1, validator=number(gt=0))
 
     distributional: ClassVar[bool] = True

@@ -100,7 +100,8 @@ class Adapter:
 
     def _number(self, what: str, value: Any) -> float:
         try:
-            number = float(value)
+            # Text is no number, also where it reads like one.
+            number = float(value if not isinstance(value, (str, bytes)) else None)  # type: ignore[arg-type]
         except (TypeError, ValueError) as error:
             raise EnvError(f"{self._where()}: {what} is {value!r}; allowed: a finite number") from error
         if not math.isfinite(number):

@@ -15,7 +15,7 @@ def flat_size(space: Space[Any]) -> int:
     """O, the size of a flattened observation. Raises EnvError for a space that has no flat vector."""
     try:
         return int(utils.flatdim(space))
-    except (NotImplementedError, ValueError) as error:
+    except (NotImplementedError, ValueError, TypeError, AttributeError) as error:
         raise EnvError(f"observation space {space} is not supported; allowed: one that flattens to a vector") from error
 
 
@@ -58,6 +58,8 @@ class ActionDoor:
                 raise EnvError(f"action space {space} is unbounded; allowed: a Box with finite bounds, or Discrete")
             self.shape = space.shape
             self.size = int(np.prod(space.shape))
+            if not self.size:
+                raise EnvError(f"action space {space} has no dimension; allowed: at least one")
             self.low = space.low.reshape(-1).astype(np.float64)
             self.uniform_log_prob = -self.size * np.log(2.0)
             self.half = (space.high.reshape(-1).astype(np.float64) - self.low) / 2.0

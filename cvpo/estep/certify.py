@@ -26,7 +26,9 @@ class Residuals:
     Where the status is INFEASIBLE they grade the least violation instead, in units of the largest C_m and with
     Q_r = 0: ``cost`` = (1 − λ_m)(E Q_c,m − d_m)₊ (a violation is right only at λ_m = 1), ``complementarity`` =
     max(η|ε − KL|, λ_m(d_m − E Q_c,m)₊), ``gap`` = |g + Σ_m (E Q_c,m − d_m)₊|, infinite without a witness g < 0, and
-    ``sign`` holds (λ_m − 1)₊ too. A solution with NaN, or with status NONFINITE or BACKEND_ERROR, has infinite errors.
+    ``sign`` holds (λ_m − 1)₊ too. An ε that no weights reach counts as KL_max + 1: the rest of it constrains nothing,
+    and would only multiply the least η. A solution with NaN, or with status NONFINITE or BACKEND_ERROR, has infinite
+    errors.
     """
 
     kl: Tensor

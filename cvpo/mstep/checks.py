@@ -21,7 +21,7 @@ def check_kind(kinds: tuple[str, ...], *distributions: Any) -> None:
 
 def check_particles(old: Any, actions: Tensor | None, weights: Tensor) -> None:
     """Raises ProblemError for particles that are not those of ``old``, and, on a host, for weights that are negative,
-    not finite or without any mass, and for actions that are not finite.
+    not finite or without any mass, and for an old policy or actions that are not finite.
 
     ``old`` is Gaussian over D dimensions, or categorical over D categories; actions [...,B,K,D], weights [...,B,K];
     without actions, weights [...,B,D].
@@ -39,5 +39,7 @@ def check_particles(old: Any, actions: Tensor | None, weights: Tensor) -> None:
         return
     if not bool((torch.isfinite(weights) & (weights >= 0)).all()) or not bool((weights.sum(-1) > 0).all()):
         raise ProblemError("weights are negative, not finite, or all 0 in a state; allowed: at least 0, with a sum > 0")
+    if not bool(torch.isfinite(old.mode).all()):
+        raise ProblemError("the old policy is not finite; allowed: finite parameters")
     if actions is not None and not bool(torch.isfinite(actions).all()):
         raise ProblemError("actions are not finite; allowed: finite values")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import attrs
 
 from cvpo.checkpoint import CheckpointFolder
 from cvpo.errors import RunError
+from cvpo.files import replacing
 from cvpo.logs import writing
 from cvpo.run.config import RunConfig, read_options, to_json
 from cvpo.run.versions import versions
@@ -102,13 +102,8 @@ def created(path: Path, options: Mapping[str, Any]) -> Iterator[RunFolder]:
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` under ``path``, all or nothing. Raises RunError."""
-    partial = path.with_name(path.name + ".partial")
-    with writing(path):
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+    with writing(path), replacing(path, encoding="utf-8") as file:
+        file.write(text)
 
 
 def changed_versions(folder: RunFolder) -> list[str]:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from cvpo.agent import CVPO
-from cvpo.errors import ConfigError, DependencyError, RunError
+from cvpo.errors import ConfigError, DependencyError, RunError, fitting
 from cvpo.evaluation import check_episodes, evaluate
 from cvpo.run.config import RunConfig
 from cvpo.run.folder import RunFolder
 from cvpo.run.measure import Score, evaluation_seed, score
 from cvpo.run.recorder import POLICIES
-from cvpo.run.session import fitting
+from cvpo.run.session import misfit
 from cvpo.run.setting import build, evaluation_keys, load_config, make_env, torch_threads
 
 FRAMES_PER_SECOND = 20
@@ -39,9 +39,9 @@ def opened(
         contextlib.closing(make_env(config, copies=copies, cost_keys=evaluation_keys(config), **env_options)) as env,
     ):
         agent = build(config, env)
-        # The policy is all that is needed: the replayed transitions stay in the file.
+        # The policy is all that is needed: what was replayed is left.
         replayed = ("store", "source")
-        with fitting(made, step):
+        with fitting(misfit(made, step)):
             agent.load_state_dict({name: part for name, part in tree["agent"].items() if name not in replayed})
         yield config, agent, env
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from cvpo.errors import CheckpointError, CvpoError, RunError
+from cvpo.errors import ConfigError, fitting
 from cvpo.progress import Progress, Silent
 from cvpo.run import folder as folders
 from cvpo.run.config import RunConfig, to_json
@@ -105,9 +105,9 @@ def reopen(folder: RunFolder, steps: int | None) -> RunConfig:
 
 
 def prolong(folder: RunFolder, steps: int, done: int) -> None:
-    """Let the run's configuration say ``steps``. Raises RunError where more are ``done``."""
+    """Let the run's configuration say ``steps``. Raises ConfigError where more are ``done``."""
     if steps < done:
-        raise RunError(f"run {folder.path} has {done} steps already; allowed: --steps {done} or more")
+        raise ConfigError(f"steps is {steps}, and run {folder.path} has {done} already; allowed: {done} or more")
     if steps != folder.options().get("steps"):
         folders.write_text(folder.config, to_json({**folder.options(), "steps": steps}))
 
@@ -134,23 +134,15 @@ def _restore(folder: RunFolder, config: RunConfig, loop: Loop, progress: Progres
         progress.note(f"{folder.path} has no checkpoint yet; starting again")
         return None
     step, tree = checkpoints.newest(warn=progress.note)
-    with fitting(folder, step):
+    with fitting(misfit(folder, step)):
         loop.agent.load_state_dict(tree["agent"])
         loop.load_state_dict(tree["loop"])
         return tree["recorder"]
 
 
-@contextlib.contextmanager
-def fitting(folder: RunFolder, step: int) -> Iterator[None]:
-    """Whatever a state that does not fit makes go wrong is a CheckpointError that names the checkpoint."""
-    try:
-        yield
-    except CvpoError:
-        raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"the checkpoint of {folder.path} at step {step} does not fit its configuration: {error}"
-        ) from error
+def misfit(folder: RunFolder, step: int) -> str:
+    """What is wrong where the checkpoint of ``folder`` at ``step`` cannot be taken over."""
+    return f"the checkpoint of {folder.path} at step {step} does not fit its configuration"
 
 
 @contextlib.contextmanager

@@ -11,14 +11,14 @@ from typing import Any
 import attrs
 
 from cvpo.envs import Groups
-from cvpo.errors import CheckpointError, ConfigError
+from cvpo.errors import CheckpointError, ConfigError, fitting
 from cvpo.progress import Progress, Silent
 from cvpo.run import folder as folders
 from cvpo.run.config import RunConfig
 from cvpo.run.folder import Lock, RunFolder
 from cvpo.run.members import Spoken, views_of
 from cvpo.run.recorder import Recorder
-from cvpo.run.session import Result, announce, complete, fitting, prolong, reopen, signals
+from cvpo.run.session import Result, announce, complete, misfit, prolong, reopen, signals
 from cvpo.run.setting import build, resolved, setting
 from cvpo.train import Loop
 from cvpo.vector_agent import VectorAgent
@@ -135,7 +135,7 @@ def _restore(configs: Sequence[RunConfig], made: Sequence[RunFolder], loop: Loop
         except CheckpointError as error:
             progress.note(f"{error}; trying the one before it")
             continue
-        with fitting(made[0], step):
+        with fitting(misfit(made[0], step)):
             loop.agent.load_state_dict({"members": [tree["agent"] for tree in trees]})
             loop.load_member_states([tree["loop"] for tree in trees])
             return [tree["recorder"] for tree in trees]

@@ -31,6 +31,8 @@ def check_estep_solver(solver: Any, *, examples: int | None = None) -> None:
 
 def estep_checks(solver: Any, *, examples: int | None = None) -> Iterator[tuple[str, Callable[[], None]]]:
     """The parts of :func:`check_estep_solver`: what each is about, and a call that raises AssertionError."""
+    if not isinstance(getattr(solver, "accuracy", None), (int, float)):
+        raise AssertionError(f"{type(solver).__name__} declares no accuracy: the largest residual of what it calls OK")
     drawn = fixed(examples or settings().max_examples)
     anything, ordinary, single = dual_problems(), dual_problems(ordinary=True), dual_problems(stacks=False)
     parts: list[tuple[str, st.SearchStrategy[DualProblem], Property]] = [

@@ -63,14 +63,6 @@ def test_without_an_answer_nothing_is_solved() -> None:
         assert not row["solved"] and not row["primal"]
 
 
-def test_goals_are_those_of_the_issue() -> None:
-    needed = {(goal.other, goal.count, goal.warm): goal.needed for goal in GOALS}
-    assert needed[("analytic-slsqp", 1, False)] == 3.0 and needed[("fd-slsqp", 1, False)] == 10.0
-    assert needed[("fd-slsqp", 1, True)] == 10.0 and needed[("analytic-slsqp", 64, False)] == 8.0
-    assert needed[("fd-slsqp", 64, False)] == 25.0 and needed[("cvxpy", 1, False)] == 200.0
-    assert needed[("cvxpy", 64, False)] == 1000.0 and needed[("analytic-slsqp", 1024, False)] == 100.0
-
-
 def test_accuracy_is_made_equal_before_times_are_compared() -> None:
     problem = draw(0, states=64, particles=16)
     options, worst = loosest("analytic-slsqp", [problem], [None])

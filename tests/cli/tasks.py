@@ -21,3 +21,4 @@ gymnasium.register(
     "Odd-v0", entry_point=f"{HELPERS}:Toy", kwargs={"action_space": MultiDiscrete([2, 3])}, max_episode_steps=400
 )
 gymnasium.register("Exits-v0", entry_point=f"{HELPERS}:Dying", kwargs={"how": "exit"}, max_episode_steps=400)
+gymnasium.register("Raises-v0", entry_point=f"{HELPERS}:Dying", kwargs={"how": "raise"}, max_episode_steps=400)

@@ -118,6 +118,21 @@ def test_a_failure_says_what_was_saved(
     assert "cvpo: error: the environment fell over\nsaved up to step 300; continue with `cvpo resume" in errors
 
 
+def test_what_was_asked_for_in_vain_leaves_nothing_to_say_of_what_was_saved(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["resume", str(run), "--steps", "10"]) == 2
+    errors = capsys.readouterr().err
+    assert "steps is 10, and run" in errors and "saved up to" not in errors
+
+
+def test_an_error_in_a_worker_shows_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = f"train --task tests.cli.tasks:Raises-v0 --workers 1 --steps 300 --run {tmp_path / 'run'}"
+    assert main(line.split()) == 1
+    errors = capsys.readouterr().err
+    assert "ZeroDivisionError" in errors and "helpers.py" in errors and "in step" in errors
+
+
 def test_without_the_packages_of_the_command_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,7 +25,7 @@ def test_a_finished_run_goes_on_to_more_steps(finished: tuple[RunFolder, Result]
     assert resume(run, steps=400).steps == 400
     assert rows(run / "metrics.jsonl")[: len(before)] == before
     assert RunFolder(run).options()["steps"] == 400
-    with pytest.raises(RunError, match="has 400 steps already"):
+    with pytest.raises(ConfigError, match="has 400 already"):
         resume(run, steps=350)
 
 

@@ -117,7 +117,7 @@ def test_runs_that_cannot_go_on_together_are_told_so(together: list[RunFolder], 
     RunFolder(paths[1]).config.write_text(json.dumps(config | {"log_every": 50}))
     with pytest.raises(ConfigError, match="log_every is 100 in .*3 and 50 in .*4; allowed"):
         resume_together(paths)
-    with pytest.raises(RunError, match="has 400 steps already; allowed: --steps 400 or more"):
+    with pytest.raises(ConfigError, match="and run .* has 400 already; allowed: 400 or more"):
         resume_together([folder.path for folder in together], steps=300)
 
 
