@@ -56,6 +56,8 @@ def fitting(problem: str) -> Iterator[None]:
     """Whatever a state of something else makes go wrong is a CheckpointError that begins with ``problem``."""
     try:
         yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{problem}: {error}") from error
     except CvpoError:
         raise
     except KeyError as error:

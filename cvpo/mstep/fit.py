@@ -113,7 +113,8 @@ def finish(
         before = measure() if fitted is None else fitted
         early = before.device.type == "cpu"
         t, ratios = guard(measure, state.params, tuple(old_params), before, early)
-        if not early or not bool(before.isfinite().all()):
+        if ratios is not before:
+            # The guard had something to do, which may have been a step that is not finite.
             state.forget_nonfinite()
     stats = {"loss": loss.detach(), "guard_t": t}
     return stats | {f"kl/{term}": ratios[..., j] for j, term in enumerate(state.terms)}

@@ -55,7 +55,7 @@ def test_resume_goes_on(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["train", "--run", str(tmp_path / "run"), *SMALL]) == 0
     assert main(["resume", str(tmp_path / "run"), "--steps", "350"]) == 0
     assert "350 steps" in capsys.readouterr().out
-    assert main(["resume", str(tmp_path / "run"), "--steps", "100"]) == 1
+    assert main(["resume", str(tmp_path / "run"), "--steps", "100"]) == 2
 
 
 def test_a_stopped_run_says_how_to_go_on(
