@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvpo.errors import CheckpointError, DependencyError
+from cvpo.errors import CheckpointError
+from cvpo.extras import require
 from cvpo.files import replacing
 
 _NAME = re.compile(r"^step-(\d+)\.safetensors$")
@@ -145,8 +146,4 @@ def _digest(structure: str, tensors: dict[str, Tensor]) -> str:
 
 
 def _safetensors() -> Any:
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise DependencyError("saving and loading need safetensors: pip install 'cvpo[train]'") from error
-    return safetensors.torch
+    return require("safetensors.torch", "a checkpoint", "train")

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cvpo.errors import DependencyError, RunError
+from cvpo.errors import RunError
+from cvpo.extras import require
 from cvpo.files import replacing
 
 Row = Mapping[str, Any]
@@ -98,12 +99,9 @@ class Events:
     """TensorBoard events; ``resume_step`` hides those of an earlier process after that step."""
 
     def __init__(self, path: Path, resume_step: int | None = None) -> None:
-        try:
-            from torch.utils.tensorboard.writer import SummaryWriter
-        except ImportError as error:
-            raise DependencyError(
-                "TensorBoard events need tensorboard: pip install 'cvpo[train]' (or train with --no-tensorboard)"
-            ) from error
+        require("tensorboard", "a log of events (--no-tensorboard leaves it out)", "train")
+        from torch.utils.tensorboard.writer import SummaryWriter
+
         purge = None if resume_step is None else resume_step + 1
         self._path = path
         with writing(path):

@@ -11,7 +11,8 @@ from typing import Any
 import attrs
 import numpy as np
 
-from cvpo.errors import ConfigError, DependencyError, RunError
+from cvpo.errors import ConfigError, RunError
+from cvpo.extras import require
 from cvpo.logs import read_rows
 from cvpo.run.folder import RunFolder
 
@@ -176,9 +177,5 @@ def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _matplotlib() -> tuple[Any, Any]:
     """Figure and canvas without pyplot: no global state, no display."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DependencyError("plots need matplotlib: pip install 'cvpo[train]'") from error
-    return Figure, FigureCanvasAgg
+    figure, canvas = (require(f"matplotlib.{name}", "a plot", "train") for name in ("figure", "backends.backend_agg"))
+    return figure.Figure, canvas.FigureCanvasAgg

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from cvpo.errors import DependencyError
+from cvpo.extras import require
 
 #: Seconds between lines where there is no terminal.
 PERIOD = 10.0
@@ -116,11 +116,7 @@ class Bar:
 
 def for_terminal() -> Progress:
     """A bar where standard error is a terminal, else lines. Raises DependencyError without ``rich``."""
-    try:
-        from rich.console import Console
-    except ImportError as error:
-        raise DependencyError("the command line needs rich: pip install 'cvpo[train]'") from error
-    console = Console(stderr=True)
+    console = require("rich.console", "the command line", "train").Console(stderr=True)
     return Bar(console) if console.is_terminal else Lines()
 
 

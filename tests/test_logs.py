@@ -85,6 +85,6 @@ def test_events_are_read_back(tmp_path: Path) -> None:
 
 
 def test_without_tensorboard_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(DependencyError, match=r"pip install 'cvpo\[train\]'"):
         Events(tmp_path)

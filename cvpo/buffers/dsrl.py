@@ -8,7 +8,8 @@ from typing import Any
 import attrs
 import numpy as np
 
-from cvpo.errors import ConfigError, DependencyError
+from cvpo.errors import ConfigError
+from cvpo.extras import require
 
 KEYS = ("observations", "next_observations", "actions", "rewards", "costs", "terminals", "timeouts")
 
@@ -36,10 +37,7 @@ def read(path: str | os.PathLike[str]) -> Dataset:
     Raises ConfigError where the file cannot be read, lacks a key, has arrays of other lengths or values that are not
     finite, DependencyError without h5py. Source: Liu et al. (2023), arXiv 2306.09303.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise DependencyError("data sets in HDF5 need h5py: pip install 'cvpo[offline]'") from error
+    h5py = require("h5py", "a data set in HDF5", "offline")
     try:
         with h5py.File(path, "r") as file:
             missing = [key for key in KEYS if key not in file]

@@ -12,6 +12,7 @@ from typing import Any
 
 import cvpo
 from cvpo.errors import ConfigError, CvpoError, DependencyError, suggest
+from cvpo.extras import require
 
 COMMANDS = {
     "train": "train an agent on a task, in a run folder",
@@ -56,10 +57,7 @@ def _dispatch(arguments: list[str]) -> int:
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
         raise ConfigError(f"there is no command {command!r}; {suggest(command, COMMANDS)}")
-    try:
-        import tyro  # noqa: F401 - what every command parses its arguments with
-    except ImportError as error:
-        raise DependencyError("the command line needs tyro: pip install 'cvpo[train]'") from error
+    require("tyro", "the command line", "train")
     return int(_command(command).main(rest) or 0)
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from cvpo.estep.answer import Answer, assemble
 from cvpo.estep.certify import kkt_residuals
 from cvpo.estep.conic_program import ConicProgram
-from cvpo.estep.extras import require
 from cvpo.estep.implicit import attach
 from cvpo.estep.problem import DualProblem
 from cvpo.estep.scaling import Scaled, scale
 from cvpo.estep.solution import DualSolution, Status
 from cvpo.estep.task import least_violation_task, main_task
+from cvpo.extras import require
 from cvpo.validators import number
 
 CAUTIONS: tuple[dict[str, Any], ...] = (
@@ -36,23 +36,24 @@ class Cvxpy:
     CVXPY builds the normalised program; the interior-point solver Clarabel solves it, with gap and feasibility
     tolerances pinned to ``tolerance``. Where that has no solution, a second program minimises Σ_m (E Q_c,m − d_m)₊, in
     the caller's units. The weights are the conic solver's own, and (η, λ) its multipliers: objective and constraints
-    are good to ``accuracy``, but weights and duals agree with each other only to about its square root, so ``graded``
-    leaves out what compares the two. Hundreds of times slower than the dual solvers, on the CPU, without warm start.
+    are good to ``accuracy``, but weights and duals agree with each other only to about the root of ``tolerance``, and
+    not where the bound is slack, so ``graded`` leaves out stationarity. Hundreds of times slower than the dual solvers,
+    on the CPU, without warm start.
     Where Clarabel fails, the status is BACKEND_ERROR. Raises DependencyError where cvxpy or clarabel is not installed.
     Source: Agrawal et al., CVXPY (2018); Goulart & Chen, Clarabel (2024).
     """
 
     summary: ClassVar[str] = "the primal as a conic program, by CVXPY and Clarabel: an independent reference"
     accuracy: ClassVar[float] = 1e-6
-    graded: ClassVar[tuple[str, ...]] = ("kl", "cost", "gap", "simplex", "sign")
+    graded: ClassVar[tuple[str, ...]] = ("kl", "cost", "complementarity", "gap", "simplex", "sign")
     differentiable: ClassVar[bool] = True
 
-    tolerance: float = attrs.field(default=1e-10, validator=number(gt=0))
+    tolerance: float = attrs.field(default=1e-12, validator=number(gt=0))
     max_iter: int = attrs.field(default=200, validator=number(ge=1, integer=True))
 
     def __attrs_post_init__(self) -> None:
-        require("clarabel")
-        require("cvxpy")
+        for package in ("clarabel", "cvxpy"):
+            require(package, "the cvxpy solver", "solvers")
 
     def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
         """Solve every problem of the stack in turn; ``warm`` is not used: an interior-point method starts inside."""

@@ -9,8 +9,8 @@ import numpy as np
 from scipy import sparse
 from torch import Tensor
 
-from cvpo.estep.extras import require
 from cvpo.estep.scaling import Scaled
+from cvpo.extras import require
 
 
 class ConicProgram:
@@ -26,7 +26,7 @@ class ConicProgram:
 
     def solve(self, options: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, int] | None:
         """(η, λ) [S], weights [B,K] and the iterations of Clarabel; None where there is no solution."""
-        cp = require("cvxpy")
+        cp = require("cvxpy", "the cvxpy solver", "solvers")
         inside = self.prior > 0
         states, particles = inside.shape
         count = int(inside.sum())

@@ -12,13 +12,13 @@ from scipy import sparse
 from torch import Tensor
 
 from cvpo.estep import driver, newton
-from cvpo.estep.extras import require
 from cvpo.estep.lanes import Lanes, Number, One, Vector
 from cvpo.estep.newton_point import Frame, Point, ridged
 from cvpo.estep.newton_step import secular
 from cvpo.estep.problem import DualProblem
 from cvpo.estep.solution import DualSolution
 from cvpo.estep.task import Minimum, Task
+from cvpo.extras import require
 from cvpo.validators import number
 
 
@@ -45,7 +45,7 @@ class Osqp:
     polish: int = attrs.field(default=100, validator=number(ge=0, integer=True))
 
     def __attrs_post_init__(self) -> None:
-        require("osqp")
+        require("osqp", "the osqp solver", "solvers")
 
     def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
         """Solve every problem of the stack; ``warm`` gives starting points."""
@@ -92,7 +92,7 @@ class Osqp:
         x = np.array(point.x)
         matrix = x[0] * np.array(ridged(point.hessian, damping / x[0]))
         low, high = (np.array(least) - x) / x[0], (np.array(most) - x) / x[0]
-        osqp = require("osqp")
+        osqp = require("osqp", "the osqp solver", "solvers")
         solver = osqp.OSQP()
         try:
             solver.setup(

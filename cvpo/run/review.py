@@ -12,6 +12,7 @@ from typing import Any
 from cvpo.agent import CVPO
 from cvpo.errors import ConfigError, DependencyError, RunError, fitting
 from cvpo.evaluation import check_episodes, evaluate
+from cvpo.extras import require
 from cvpo.run.config import RunConfig
 from cvpo.run.folder import RunFolder
 from cvpo.run.measure import Score, evaluation_seed, score
@@ -95,10 +96,7 @@ def film(folder: str | os.PathLike[str], path: str | os.PathLike[str], *, seed: 
 def _writer(path: Path) -> Any:
     if path.suffix not in (".gif", ".mp4"):
         raise ConfigError(f"video {path} ends in {path.suffix!r}; allowed: .gif, .mp4")
-    try:
-        import imageio.v2 as imageio
-    except ImportError as error:
-        raise DependencyError("videos need imageio: pip install 'cvpo[train]'") from error
+    imageio = require("imageio.v2", "a video", "train")
     if path.suffix == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
         raise DependencyError(f"video {path} needs ffmpeg: pip install 'imageio[ffmpeg]', or name a .gif file")
     return imageio.get_writer(path, fps=FRAMES_PER_SECOND)
