@@ -34,6 +34,14 @@ class Undeclared:
         return cvpo.estep.registry.create("newton").solve(problem, warm)
 
 
+class FourTuple(Line):
+    """As environments were before Gymnasium."""
+
+    def step(self, action: Any) -> Any:
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, reward, terminated or truncated, info
+
+
 CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "learn": (
         lambda: line_agent()[0].learn(5, warmup=3),
@@ -54,6 +62,9 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ConfigError,
         "GivenCost.costs is None; allowed",
     ),
+    "no start": (lambda: critics.schedules.create("linear", start=None), ConfigError, "Linear.start is None; allowed"),
+    "text start": (lambda: critics.schedules.create("linear", start="7"), ConfigError, "Linear.start is '7'; allowed"),
+    "four-tuple": (lambda: line_agent()[0].learn(3, env=FourTuple()), EnvError, "step returned a tuple of 4; allowed"),
     "no space": (lambda: cvpo.make_agent(None, BOX), EnvError, "observation space None is not supported"),
     "no action": (
         lambda: cvpo.make_agent(BOX, gymnasium.spaces.Box(-1.0, 1.0, (0,))),

@@ -5,9 +5,11 @@ All in the units of ``limit_kind``, one value for each of the M costs; steps are
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, ClassVar, Protocol
 
 import attrs
+import numpy as np
 
 from cvpo.errors import ConfigError
 from cvpo.registry import Registry
@@ -42,14 +44,20 @@ class Constant:
         return final
 
 
-def _starts(value: Any) -> tuple[float, ...]:
-    return (float(value),) if isinstance(value, (int, float)) else tuple(float(limit) for limit in value)
+def _starts(value: Any) -> Any:
+    several = value if isinstance(value, (list, tuple, np.ndarray)) else (value,)
+    numbers = all(isinstance(each, Real) for each in several)
+    return tuple(float(each) for each in several) if numbers else value
+
+
+def _is_limit(value: Any) -> bool:
+    return isinstance(value, float) and 0.0 <= value < float("inf")
 
 
 def _check_starts(instance: Any, attribute: attrs.Attribute[Any], value: tuple[float, ...]) -> None:
-    if not value or not all(0.0 <= limit < float("inf") for limit in value):
+    if not isinstance(value, tuple) or not value or not all(_is_limit(each) for each in value):
         name = type(instance).__name__
-        raise ConfigError(f"{name}.start is {value}; allowed: finite numbers >= 0, one for each cost")
+        raise ConfigError(f"{name}.start is {value!r}; allowed: finite numbers >= 0, one for each cost")
 
 
 @attrs.frozen

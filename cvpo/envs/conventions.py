@@ -9,15 +9,23 @@ import gymnasium
 
 from cvpo.envs import shield
 from cvpo.envs.compat import SafetyGymnasiumTask, predefined_collisions
+from cvpo.errors import EnvError
 
 
 class FiveTuple(gymnasium.Wrapper):
     """The six-tuple (observation, reward, cost, terminated, truncated, info) with the cost moved to ``info["cost"]``;
-    the five-tuple passes through. Below Gymnasium's TimeLimit, which takes five."""
+    the five-tuple passes through, and anything else is an EnvError. Below Gymnasium's TimeLimit, which takes five."""
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         result = self.env.step(action)
-        if len(result) == 6:
+        count = len(result) if isinstance(result, tuple) else 0
+        if count not in (5, 6):
+            what = f"a {type(result).__name__}" + (f" of {count}" if count else "")
+            raise EnvError(
+                f"step returned {what}; allowed: observation, reward, terminated, truncated, info, as in Gymnasium, or "
+                "with the cost after the reward"
+            )
+        if count == 6:
             obs, reward, cost, terminated, truncated, info = result  # type: ignore[misc]
             info["cost"] = cost
             return obs, reward, terminated, truncated, info
