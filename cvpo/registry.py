@@ -112,7 +112,8 @@ class Registry:
             for known, target in self._targets.items()
             if target is cls or path == (target.value if isinstance(target, EntryPoint) else target)
         ]
-        if not names or getattr(component, "__dict__", None):
+        untold = not attrs.has(cls) and bool(getattr(component, "__dict__", None))
+        if untold or not names:
             path = findable(self.family, component)
         return {"name": names[-1] if names else path, **options_of(component)}
 

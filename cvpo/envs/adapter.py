@@ -100,8 +100,9 @@ class Adapter:
 
     def _number(self, what: str, value: Any) -> float:
         try:
-            # Text is no number, also where it reads like one.
-            number = float(value if not isinstance(value, (str, bytes)) else None)  # type: ignore[arg-type]
+            if isinstance(value, (str, bytes)):
+                raise TypeError("text is no number, also where it reads like one")
+            number = float(value)
         except (TypeError, ValueError) as error:
             raise EnvError(f"{self._where()}: {what} is {value!r}; allowed: a finite number") from error
         if not math.isfinite(number):
