@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -191,3 +194,18 @@ def test_every_module_is_reached_by_its_name() -> None:
     assert issubclass(cvpo.errors.ConfigError, CvpoError)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         cvpo.nothing  # noqa: B018 - looking is the test
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import cvpo; cvpo.envs.register()",
+        "from cvpo.envs import register; register()",
+        "from hypothesis import settings; before = repr(settings()); import cvpo.testing; assert repr(settings()) == before",
+    ],
+)
+def test_the_first_line_of_a_program_may_be(line: str) -> None:
+    """In processes of their own, and as in continuous integration, where hypothesis loads a profile by itself."""
+    environment = {**os.environ, "CI": "true"}
+    done = subprocess.run([sys.executable, "-c", line], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -167,3 +167,17 @@ def test_errors_that_are_not_finite_are_refused_and_spoil_nothing(bad):
         store.reprioritise(batch.index, torch.tensor([1.0, bad, 1.0, 1.0]))
     store.reprioritise(batch.index, torch.tensor([-3.0, -3.0, -3.0, -3.0]))
     assert torch.isfinite(store.sample(4).weight).all()
+
+
+def test_many_leaves_at_once_are_summed_as_one_by_one() -> None:
+    leaves = 3 * ROOT
+    tree, other = (SumTree(leaves, torch.device("cpu")) for _ in range(2))
+    index = torch.randperm(leaves, generator=torch.Generator().manual_seed(0))
+    values = torch.rand(leaves, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for order in (torch.arange(leaves), index):
+        tree.write(order, values[order])
+        for part in order.split(1_000):
+            other.write(part, values[part])
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(tree.levels, other.levels, strict=True))
+        tree.clear()
+        other.clear()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import attrs
 import pytest
 import torch
+from torch import Tensor
 
 from cvpo.errors import ConfigError, ProblemError
-from cvpo.estep import DualProblem, DualSolution, Status, registry
+from cvpo.estep import DualProblem, DualSolution, Status, driver, registry
+from cvpo.estep.task import Minimum, Task
 from tests.estep.problems import EXACT, draw_problem, solve
 
 
@@ -116,3 +121,18 @@ def test_unknown_names_and_options_are_explained() -> None:
         registry.create("newton", max_iters=3)
     with pytest.raises(ConfigError, match="tolerance"):
         registry.create("newton", tolerance=0.0)
+
+
+def test_a_solver_may_have_a_state_of_any_form() -> None:
+    """What is looked at again, as infeasible limits are, is a part of the stack only; the state is of all of it."""
+    newton = registry.create("newton")
+
+    def minimise(task: Task, start: Tensor, cold: Callable[[], Tensor]) -> Minimum:
+        return newton.minimise(task, start, cold)._replace(state={"calls": 1})
+
+    problem = draw_problem(0, (3,), costs=1)
+    limit = problem.cost_limit.clone()
+    limit[1] = problem.q_cost[1].amin() - 1.0
+    found = driver.solve(attrs.evolve(problem, cost_limit=limit), None, minimise, newton.accuracy)
+    assert found.status[1] == Status.INFEASIBLE and found.status[0] == found.status[2] == Status.OK
+    assert found.state == {"calls": 1}
