@@ -201,7 +201,7 @@ def test_every_module_is_reached_by_its_name() -> None:
     [
         "import cvpo; cvpo.envs.register()",
         "from cvpo.envs import register; register()",
-        "from hypothesis import settings; before = repr(settings()); import cvpo.testing; assert repr(settings()) == before",
+        "import hypothesis as h; was = repr(h.settings()); import cvpo.testing; assert repr(h.settings()) == was",
     ],
 )
 def test_the_first_line_of_a_program_may_be(line: str) -> None:
