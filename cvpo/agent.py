@@ -76,12 +76,13 @@ class CVPO:
     def act(self, obs: Any, deterministic: bool = False, generator: torch.Generator | None = None) -> Tensor:
         """Actions [N,D] of the policy's own scale for observations [N,O]; :attr:`door` turns them into the
         environment's. ``deterministic`` takes the mode instead of a sample, drawn with ``generator`` or the agent's."""
-        obs = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
+        obs = torch.as_tensor(obs, dtype=torch.float32)
         if obs.ndim != 2 or obs.shape[-1] != self.spec.obs_size:
             raise ConfigError(f"obs has shape {list(obs.shape)}; allowed: [N, {self.spec.obs_size}]")
+        # Where it is on the host: a look at a device would wait for it.
         if obs.device.type == "cpu" and not bool(obs.isfinite().all()):
-            raise EnvError("obs has non-finite values; allowed: finite values")
-        pi = self.policy(self._normalised(obs))
+            raise EnvError(f"obs has non-finite values: {obs.tolist()}; allowed: finite values")
+        pi = self.policy(self._normalised(obs.to(self.device)))
         return pi.mode if deterministic else pi.sample(1, generator or self.generator).squeeze(-2)
 
     @torch.no_grad()
@@ -94,8 +95,6 @@ class CVPO:
         """The environment's action for one observation (of a Box space also a batch of them), and None, as
         Stable-Baselines3 returns. Raises EnvError for what is no observation of the space."""
         flat, single = flatten(self.observation_space, obs)
-        if not np.isfinite(flat).all():
-            raise EnvError(f"the observation has non-finite values: {obs!r}; allowed: finite values")
         actions = self.door.to_env(self.act(flat, deterministic).cpu().numpy())
         return (actions[0] if single else actions), None
 

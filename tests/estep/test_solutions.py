@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cvpo.errors import ConfigError, ProblemError
-from cvpo.estep import DualProblem, DualSolution, Status, driver, registry
+from cvpo.estep import DualProblem, DualSolution, Status, driver, kkt_residuals, registry
 from cvpo.estep.task import Minimum, Task
 from tests.estep.problems import EXACT, draw_problem, solve
 
@@ -136,3 +136,13 @@ def test_a_solver_may_have_a_state_of_any_form() -> None:
     found = driver.solve(attrs.evolve(problem, cost_limit=limit), None, minimise, newton.accuracy)
     assert found.status[1] == Status.INFEASIBLE and found.status[0] == found.status[2] == Status.OK
     assert found.state == {"calls": 1}
+
+
+def test_weights_and_multipliers_of_the_conic_reference_agree() -> None:
+    """Although it does not answer for it: on ordinary problems, far better than it grades itself."""
+    solver = registry.create("cvxpy")
+    for seed in range(8):
+        problem = draw_problem(seed, costs=seed % 3)
+        found = solver.solve(problem)
+        assert found.status == Status.OK
+        assert kkt_residuals(problem, found).stationarity <= 1e-6
