@@ -45,7 +45,8 @@ class AgentConfig:
     policy's mode costs more than its samples. ``horizon`` T in steps; ``adaptive_horizon`` takes the mean length of the
     newest ``measure_episodes`` episodes for T instead, once there are any; ``horizon_terminates`` says that the end of
     the horizon is a termination, not a truncation. What the limit calls the policy's own cost is measured on as many
-    episodes, or on the newest ``measure_steps`` steps.
+    episodes, or on the newest ``measure_steps`` steps. ``integral_steps`` H, if any: limits are tightened by the excess
+    of those steps' cost, summed up over the steps and divided by H; see :class:`cvpo.constraint.Constraint`.
 
     E-step: ``estep_batch`` states B (None: ``batch_size``), ``particles`` K actions for each, ``kl_epsilon`` bound,
     ``estep_critic`` target (paper) or online, ``warm_start`` from the previous duals.
@@ -79,6 +80,7 @@ class AgentConfig:
     adaptive_horizon: bool = attrs.field(default=True, validator=flag)
     measure_episodes: int = attrs.field(default=5, validator=number(ge=1, integer=True))
     measure_steps: int = attrs.field(default=1_000, validator=number(ge=1, integer=True))
+    integral_steps: int | None = attrs.field(default=None, validator=number(ge=1, integer=True, optional=True))
 
     batch_size: int = attrs.field(default=256, validator=number(ge=1, integer=True))
     estep_batch: int | None = attrs.field(default=None, validator=number(ge=1, integer=True, optional=True))

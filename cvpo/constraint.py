@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,12 @@ class Constraint:
     Before the first step (or, where J_c is measured on episodes, the end of the first) nothing is known of it, and
     ``measured`` is ``limit``: no slack either way. Computed when they are asked for, since there are more steps than
     updates.
+
+    With ``integral_steps`` H the limit is d − Z: every step of an environment adds the excess of the newest steps' cost
+    J over d, ``Z ← clip(Z + (J − d)/H, 0, d + J)``, the integral part of a PI controller. Without it a constraint on
+    measured costs settles as far over the limit as it takes to ask for what a step must be asked for all the time:
+    weights that follow an uncertain Q_c follow its errors too, and cost more than it says. Source: Stooke, Achiam &
+    Abbeel, Responsive safety in reinforcement learning by PID Lagrangian methods (2020), on the multiplier there.
     """
 
     def __init__(self, config: AgentConfig, spec: Spec, num_envs: int, device: torch.device) -> None:
@@ -40,6 +47,7 @@ class Constraint:
             raise ConfigError(f"{type(config.limit).__name__}.measure is {measure!r}; {suggest(str(measure), known)}")
         self._every_step = measure == "steps"
         self._changed: int | None = 0
+        self.excess = np.zeros(len(config.cost_limits))
 
     def add(self, transition: Transition) -> list[Episode]:
         """Take one step of all environments; the episodes that it finished."""
@@ -53,13 +61,15 @@ class Constraint:
         )
         if finished or self._every_step:
             self._changed = self.statistics.step_count
+        if self._config.integral_steps is not None:
+            self._integrate(self._config.integral_steps)
         return finished
 
     @property
     def limit(self) -> Tensor:
-        """d [M], float64, in the scale of Q."""
+        """d − Z [M], float64, in the scale of Q; Z is 0 without ``integral_steps``."""
         self._refresh()
-        return self._limit
+        return torch.as_tensor(self._aimed - self.excess, device=self._device)
 
     @property
     def measured(self) -> Tensor:
@@ -78,27 +88,45 @@ class Constraint:
         return config.limit.threshold(q_cost.double(), prior, self.limit, self.measured, config.gamma)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"statistics": self.statistics.state_dict(), "limit": self.limit, "measured": self.measured}
+        self._refresh()
+        return {
+            "statistics": self.statistics.state_dict(),
+            "aimed": self._aimed.copy(),
+            "excess": self.excess.copy(),
+            "measured": self._measured,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.statistics.load_state_dict(state["statistics"])
-        self._limit, self._measured = state["limit"].to(self._device), state["measured"].to(self._device)
+        self._aimed, self.excess = state["aimed"].copy(), state["excess"].copy()
+        self._measured = state["measured"].to(self._device)
         self._changed = None
+
+    def _integrate(self, steps: int) -> None:
+        self._refresh()
+        own = self._own("steps")
+        assert own is not None
+        total = self.excess + (own - self._aimed) * self._num_envs / steps
+        self.excess = np.clip(total, 0.0, self._aimed + own)
+
+    def _lengths(self) -> list[int]:
+        """Lengths of the episodes that limits are converted for: the newest, or the configured one."""
+        return (self.statistics.lengths() if self._config.adaptive_horizon else []) or [self._config.horizon or 1]
+
+    def _own(self, kind: str) -> np.ndarray | None:
+        return self.statistics.measured_cost(kind, self._lengths(), terminates=self._config.horizon_terminates)
 
     def _refresh(self) -> None:
         if self._changed is None:
             return
         steps, self._changed = self._changed, None
-        config, terminates = self._config, self._config.horizon_terminates
-        lengths = (self.statistics.lengths() if config.adaptive_horizon else []) or [config.horizon or 1]
+        config = self._config
         now = config.limit_schedule.limits(config.cost_limits, steps * self._num_envs)
-        limits = [
-            to_q_scale(config.aim * c, config.limit_kind, config.gamma, lengths, terminates=terminates) for c in now
-        ]
-        self._limit = torch.tensor(limits, dtype=torch.float64, device=self._device)
+        unit = config.limit_kind, config.gamma, self._lengths()
+        self._aimed = np.array([to_q_scale(config.aim * c, *unit, terminates=config.horizon_terminates) for c in now])
         kind = config.limit.measure if config.limit.measure in ("discounted", "steps") else "episode"
-        measured = self.statistics.measured_cost(kind, lengths, terminates=terminates)
-        self._measured = self._limit if measured is None else torch.as_tensor(measured, device=self._device)
+        own = self._own(kind)
+        self._measured = torch.as_tensor(self._aimed if own is None else own, device=self._device)
 
 
 class Constraints:
