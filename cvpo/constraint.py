@@ -15,6 +15,9 @@ from cvpo.errors import ConfigError, suggest
 from cvpo.statistics import Episode, EpisodeStatistics
 from cvpo.types import Spec, Transition
 
+MOST_EXCESS = 4.0
+"""The most that is summed up of an excess, in units of limit and cost together: a bad beginning ends some time."""
+
 
 class Constraint:
     """``limit`` d and ``measured`` J_c, both [M] float64 in the scale of Q, kept up to date with what happens.
@@ -25,7 +28,7 @@ class Constraint:
     updates.
 
     With ``integral_steps`` H the limit is d − Z: every step of an environment adds the excess of the newest steps' cost
-    J over d, ``Z ← clip(Z + (J − d)/H, 0, d + J)``, the integral part of a PI controller. Without it a constraint on
+    J over d, ``Z ← clip(Z + (J − d)/H, 0, 4(d + J))``, the integral part of a PI controller. Without it a constraint on
     measured costs settles as far over the limit as it takes to ask for what a step must be asked for all the time:
     weights that follow an uncertain Q_c follow its errors too, and cost more than it says. Source: Stooke, Achiam &
     Abbeel, Responsive safety in reinforcement learning by PID Lagrangian methods (2020), on the multiplier there.
@@ -107,7 +110,7 @@ class Constraint:
         own = self._own("steps")
         assert own is not None
         total = self.excess + (own - self._aimed) * self._num_envs / steps
-        self.excess = np.clip(total, 0.0, self._aimed + own)
+        self.excess = np.clip(total, 0.0, MOST_EXCESS * (self._aimed + own))
 
     def _lengths(self) -> list[int]:
         """Lengths of the episodes that limits are converted for: the newest, or the configured one."""
