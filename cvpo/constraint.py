@@ -15,8 +15,8 @@ from cvpo.errors import ConfigError, suggest
 from cvpo.statistics import Episode, EpisodeStatistics
 from cvpo.types import Spec, Transition
 
-MOST_EXCESS = 4.0
-"""The most that is summed up of an excess, in units of limit and cost together: a bad beginning ends some time."""
+MOST_EXCESS = 8.0
+"""The most that is summed up of an excess, in units of the limit."""
 
 
 class Constraint:
@@ -27,10 +27,11 @@ class Constraint:
     ``measured`` is ``limit``: no slack either way. Computed when they are asked for, since there are more steps than
     updates.
 
-    With ``integral_steps`` H the limit is d − Z: every step of an environment adds the excess of the newest steps' cost
-    J over d, ``Z ← clip(Z + (J − d)/H, 0, 4(d + J))``, the integral part of a PI controller. Without it a constraint on
-    measured costs settles as far over the limit as it takes to ask for what a step must be asked for all the time:
-    weights that follow an uncertain Q_c follow its errors too, and cost more than it says. Source: Stooke, Achiam &
+    With ``integral_steps`` H the limit is d − Z, with ``Z ← clip(Z + min(J − d, d)/H, 0, 8d)`` in every step of an
+    environment, where J is the cost of the newest steps: the integral part of a PI controller. Without it a constraint
+    on measured costs settles as far over the limit as it takes to ask for what a step must be asked for all the time:
+    weights that follow an uncertain Q_c follow its errors too, and cost more than it says. An excess counts as d at the
+    most, as what is below the limit does: a bad beginning is made good in as many steps. Source: Stooke, Achiam &
     Abbeel, Responsive safety in reinforcement learning by PID Lagrangian methods (2020), on the multiplier there.
     """
 
@@ -109,8 +110,8 @@ class Constraint:
         self._refresh()
         own = self._own("steps")
         assert own is not None
-        total = self.excess + (own - self._aimed) * self._num_envs / steps
-        self.excess = np.clip(total, 0.0, MOST_EXCESS * (self._aimed + own))
+        excess = np.minimum(own - self._aimed, self._aimed)
+        self.excess = np.clip(self.excess + excess * self._num_envs / steps, 0.0, MOST_EXCESS * self._aimed)
 
     def _lengths(self) -> list[int]:
         """Lengths of the episodes that limits are converted for: the newest, or the configured one."""
