@@ -27,12 +27,13 @@ class Constraint:
     ``measured`` is ``limit``: no slack either way. Computed when they are asked for, since there are more steps than
     updates.
 
-    With ``integral_steps`` H the limit is d − Z, with ``Z ← clip(Z + min(J − d, d)/H, 0, 8d)`` in every step of an
-    environment, where J is the cost of the newest steps: the integral part of a PI controller. Without it a constraint
-    on measured costs settles as far over the limit as it takes to ask for what a step must be asked for all the time:
-    weights that follow an uncertain Q_c follow its errors too, and cost more than it says. An excess counts as d at the
-    most, as what is below the limit does: a bad beginning is made good in as many steps. Source: Stooke, Achiam &
-    Abbeel, Responsive safety in reinforcement learning by PID Lagrangian methods (2020), on the multiplier there.
+    With ``integral_steps`` H the limit is ``d − Z min(J/d, 1)``, with ``Z ← clip(Z + min(J − d, d)/H, 0, 8d)`` in every
+    step of an environment, where J is the cost of the newest steps: the integral part of a PI controller. Without it a
+    constraint on measured costs settles as far over the limit as it takes to ask for what a step must be asked for all
+    the time: weights that follow an uncertain Q_c follow its errors too, and cost more than it says. An excess counts
+    as d at the most, as what is below the limit does: a bad beginning is made good in as many steps; and who costs
+    nothing is asked for nothing. Source: Stooke, Achiam & Abbeel, Responsive safety in reinforcement learning by PID
+    Lagrangian methods (2020), on the multiplier there.
     """
 
     def __init__(self, config: AgentConfig, spec: Spec, num_envs: int, device: torch.device) -> None:
@@ -71,9 +72,13 @@ class Constraint:
 
     @property
     def limit(self) -> Tensor:
-        """d − Z [M], float64, in the scale of Q; Z is 0 without ``integral_steps``."""
+        """d [M], float64, in the scale of Q; less than that with ``integral_steps``."""
         self._refresh()
-        return torch.as_tensor(self._aimed - self.excess, device=self._device)
+        limit, own = self._aimed, self._own("steps")
+        if own is not None and self.excess.any():
+            # Of a limit of 0 there is no excess, which is 8d at the most.
+            limit = limit - self.excess * np.minimum(own, limit) / np.maximum(limit, np.finfo(limit.dtype).tiny)
+        return torch.as_tensor(limit, device=self._device)
 
     @property
     def measured(self) -> Tensor:

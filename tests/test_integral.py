@@ -55,6 +55,21 @@ def test_it_ends_at_eight_times_the_limit_and_at_nothing() -> None:
     assert of.excess == 0.0 and float(of.limit) == pytest.approx(AIMED)
 
 
+@pytest.mark.parametrize(("cost", "share"), [(1.0, 1.0), (0.25, 1.0), (0.125, 0.5), (0.0, 0.0)])
+def test_who_costs_less_than_the_limit_is_asked_for_less(cost: float, share: float) -> None:
+    of = constraint(integral_steps=1_000_000)
+    of.excess[:] = 2 * AIMED
+    for _ in range(4):
+        of.add(step(cost))
+    assert float(of.limit) == pytest.approx(AIMED - share * 2 * AIMED, abs=1e-4)
+
+
+def test_a_limit_of_zero_stays_beside_another() -> None:
+    agent, _ = line_agent(2, gamma=GAMMA, cost_limits=(0.0, LIMIT), measure_steps=4, integral_steps=100)
+    agent.constraint.add(step(1.0, 1.0))
+    assert agent.constraint.limit[0] == 0.0 and agent.constraint.limit[1] < AIMED
+
+
 def test_without_it_limits_stay() -> None:
     of = constraint()
     for _ in range(50):
