@@ -73,8 +73,8 @@ SUITES: dict[str, Suite] = {
     "car-circle": Suite("SafetyCarCircle-v0", PRESET, 350_000, (10.0,), 10_000, (330.0, 400.0, 430.0)),
     "car-circle-long": Suite("SafetyCarCircle-v0", PRESET, 300_000, (10.0,), 10_000, (330.0, 400.0, 430.0)),
     "half-cheetah": Suite(CHEETAH, PRESET, 1_000_000, (25.0,), 20_000, (1_800.0, 2_700.0)),
-    "point-circle": Suite("SafetyPointCircle1-v0", PRESET, 500_000, (25.0,), 25_000, (25.0, 50.0)),
-    "point-goal": Suite("SafetyPointGoal1-v0", PRESET, 1_000_000, (25.0,), 25_000, (10.0, 15.0)),
+    "point-circle": Suite("SafetyPointCircle1-v0", PRESET, 500_000, (25.0,), 50_000, (25.0, 50.0)),
+    "point-goal": Suite("SafetyPointGoal1-v0", PRESET, 1_000_000, (25.0,), 50_000, (10.0, 15.0)),
     "ant": Suite("SafetyAntVelocity-v1", PRESET, 1_000_000, (25.0,), 25_000, (1_000.0, 2_000.0)),
     "ablation-circle": Suite("SafetyBallCircle-v0", ABLATION, 200_000, (10.0,), 50_000, (400.0, 600.0), FEW_UPDATES),
     "ablation-velocity": Suite(

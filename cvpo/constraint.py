@@ -15,7 +15,7 @@ from cvpo.errors import ConfigError, suggest
 from cvpo.statistics import Episode, EpisodeStatistics
 from cvpo.types import Spec, Transition
 
-MOST_EXCESS = 8.0
+MOST_EXCESS = 16.0
 """The most that is summed up of an excess, in units of the limit."""
 
 
@@ -27,8 +27,8 @@ class Constraint:
     ``measured`` is ``limit``: no slack either way. Computed when they are asked for, since there are more steps than
     updates.
 
-    With ``integral_steps`` H the limit is ``d − Z min(J/d, 1)``, with ``Z ← clip(Z + min(J − d, d)/H, 0, 8d)`` in every
-    step of an environment, where J is the cost of the newest steps: the integral part of a PI controller. Without it a
+    With ``integral_steps`` H the limit is ``d − Z min(J/d, 1)``, where every step of an environment, J being the cost of
+    the newest, takes ``Z ← clip(Z + min(J − d, d)/H, 0, 16d)``: the integral part of a PI controller. Without it a
     constraint on measured costs settles as far over the limit as it takes to ask for what a step must be asked for all
     the time: weights that follow an uncertain Q_c follow its errors too, and cost more than it says. An excess counts
     as d at the most, as what is below the limit does: a bad beginning is made good in as many steps; and who costs
@@ -76,7 +76,7 @@ class Constraint:
         self._refresh()
         limit, own = self._aimed, self._own("steps")
         if own is not None and self.excess.any():
-            # Of a limit of 0 there is no excess, which is 8d at the most.
+            # Of a limit of 0 there is no excess, which is 16d at the most.
             limit = limit - self.excess * np.minimum(own, limit) / np.maximum(limit, np.finfo(limit.dtype).tiny)
         return torch.as_tensor(limit, device=self._device)
 
