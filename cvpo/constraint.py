@@ -27,8 +27,8 @@ class Constraint:
     ``measured`` is ``limit``: no slack either way. Computed when they are asked for, since there are more steps than
     updates.
 
-    With ``integral_steps`` H the limit is ``d − Z min(J/d, 1)``, where every step of an environment, J being the cost of
-    the newest, takes ``Z ← clip(Z + min(J − d, d)/H, 0, 16d)``: the integral part of a PI controller. Without it a
+    With ``integral_steps`` H the limit is ``d − Z min(J/d, 1)``, where every step of an environment, J being the cost
+    of the newest, takes ``Z ← clip(Z + min(J − d, d)/H, 0, 16d)``: the integral part of a PI controller. Without it a
     constraint on measured costs settles as far over the limit as it takes to ask for what a step must be asked for all
     the time: weights that follow an uncertain Q_c follow its errors too, and cost more than it says. An excess counts
     as d at the most, as what is below the limit does: a bad beginning is made good in as many steps; and who costs
