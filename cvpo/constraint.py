@@ -74,10 +74,11 @@ class Constraint:
     def limit(self) -> Tensor:
         """d [M], float64, in the scale of Q; less than that with ``integral_steps``."""
         self._refresh()
-        limit, own = self._aimed, self._own("steps")
-        if own is not None and self.excess.any():
+        limit = self._aimed
+        if self.excess.any():
             # Of a limit of 0 there is no excess, which is 16d at the most.
-            limit = limit - self.excess * np.minimum(own, limit) / np.maximum(limit, np.finfo(limit.dtype).tiny)
+            share = np.minimum(self._own("steps"), limit) / np.maximum(limit, np.finfo(limit.dtype).tiny)
+            limit = limit - self.excess * share
         return torch.as_tensor(limit, device=self._device)
 
     @property
@@ -113,17 +114,18 @@ class Constraint:
 
     def _integrate(self, steps: int) -> None:
         self._refresh()
-        own = self._own("steps")
-        assert own is not None
-        excess = np.minimum(own - self._aimed, self._aimed)
+        excess = np.minimum(self._own("steps") - self._aimed, self._aimed)
         self.excess = np.clip(self.excess + excess * self._num_envs / steps, 0.0, MOST_EXCESS * self._aimed)
 
     def _lengths(self) -> list[int]:
         """Lengths of the episodes that limits are converted for: the newest, or the configured one."""
         return (self.statistics.lengths() if self._config.adaptive_horizon else []) or [self._config.horizon or 1]
 
-    def _own(self, kind: str) -> np.ndarray | None:
-        return self.statistics.measured_cost(kind, self._lengths(), terminates=self._config.horizon_terminates)
+    def _own(self, kind: str) -> np.ndarray:
+        """J_c [M] as ``kind`` says, d while nothing is known of it."""
+        terminates = self._config.horizon_terminates
+        found = self.statistics.measured_cost(kind, self._lengths(), terminates=terminates)
+        return self._aimed if found is None else found
 
     def _refresh(self) -> None:
         if self._changed is None:
@@ -134,8 +136,7 @@ class Constraint:
         unit = config.limit_kind, config.gamma, self._lengths()
         self._aimed = np.array([to_q_scale(config.aim * c, *unit, terminates=config.horizon_terminates) for c in now])
         kind = config.limit.measure if config.limit.measure in ("discounted", "steps") else "episode"
-        own = self._own(kind)
-        self._measured = torch.as_tensor(self._aimed if own is None else own, device=self._device)
+        self._measured = torch.as_tensor(self._own(kind), device=self._device)
 
 
 class Constraints:
