@@ -1,0 +1,132 @@
+"""Unseen episodes: how much of what value networks learn holds in episodes that they have not learned from.
+
+    cvpo train --task SafetyPointGoal1-v0 --seed 110 --steps 300000 --run runs/goal
+    python -m benchmarks.unseen runs/goal
+
+From the replay of the run's newest checkpoint comes, for every step but the last of each episode, what followed it:
+``G_s = Σ_i γ^i x_s,t+i``. A network of the critic's size and normalisation learns G_s from the observation, by least
+squares on batches of ``--batch``, from the newest ``--episodes`` episodes of three quarters of the environments; the
+newer half of the others' episodes is held out. One JSON line for each number of episodes and signal, reward first, goes
+to ``benchmarks/results/unseen.jsonl``: the correlation of the network's values with G_s where it learned and where it
+did not, after several numbers of updates. No bootstrap is made and no action is seen: this is what such a network can
+know, at best, of a state's value from so many episodes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.single_steps import single_steps
+from cvpo.networks import StackedMLP
+from cvpo.run import RunFolder
+from cvpo.run.setting import load_config, torch_threads
+from cvpo.run.versions import versions
+
+TARGET = Path(__file__).parent / "results" / "unseen.jsonl"
+UPDATES = (500, 1_000, 2_000, 4_000)
+
+
+def followed(signals: Tensor, ended: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
+    """G [S,T,N] of ``signals`` [T,S,N], whether 99 % of its weights are inside the episode [T,N], and how many episodes
+    have ended after the step in its environment [T,N], from ``ended`` [T,N]."""
+    needed = math.ceil(math.log(0.01) / math.log(gamma))
+    total, whole, later = torch.zeros_like(signals), torch.zeros_like(ended), torch.zeros(ended.shape, dtype=torch.long)
+    after, left, count = torch.zeros_like(signals[0]), torch.zeros(ended.shape[1]), torch.zeros(ended.shape[1]).long()
+    for t in reversed(range(len(signals))):
+        after = signals[t] + gamma * after * ~ended[t]
+        left = torch.where(ended[t], 1.0, left + 1.0)
+        total[t], whole[t], later[t] = after, left > needed, count
+        count = count + ended[t]
+    return total.transpose(0, 1), whole, later
+
+
+def learn(network: StackedMLP, seen: tuple[Tensor, Tensor], unseen: tuple[Tensor, Tensor], batch: int) -> Iterator[Any]:
+    """Least squares on ``seen`` (observations, values); correlations on both after each of the numbers of updates."""
+    optimiser, generator = torch.optim.Adam(network.parameters(), 1e-3), torch.Generator().manual_seed(0)
+    obs, value = seen
+    for update in range(1, UPDATES[-1] + 1):
+        index = torch.randint(len(obs), (batch,), generator=generator)
+        loss = F.mse_loss(network(obs[index].unsqueeze(0))[0, :, 0], value[index])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if update in UPDATES:
+            yield {"updates": update, "seen": correlation(network, seen), "unseen": correlation(network, unseen)}
+
+
+@torch.no_grad()
+def correlation(network: StackedMLP, data: tuple[Tensor, Tensor]) -> float:
+    """Of the network's values with those of ``data``."""
+    predicted = network(data[0].unsqueeze(0))[0, :, 0]
+    return round(float(np.corrcoef(predicted.numpy(), data[1].numpy())[0, 1]), 4)
+
+
+def measure(run: Path, episodes: Iterable[int], batch: int) -> Iterator[dict[str, Any]]:
+    """A row for each signal and number of newest episodes."""
+    folder = RunFolder(run)
+    config = load_config(folder)
+    step, tree = folder.checkpoints().newest()
+    gamma, critic = config.agent["gamma"], config.agent["critic"]
+    with torch_threads(config.threads):
+        steps = single_steps(tree["agent"]["store"], gamma)
+        total, whole, later = followed(steps.signals, steps.terminated | steps.truncated, gamma)
+        held = torch.arange(steps.obs.shape[1]) >= steps.obs.shape[1] - max(steps.obs.shape[1] // 4, 1)
+        for count in episodes:
+            newest = whole & (later <= math.ceil(count / max(int((~held).sum()), 1)))
+            parts = {"seen": newest & ~held, "unseen": whole & (later <= later.amax() // 2) & held}
+            for signal, value in enumerate(total):
+                data = {name: (steps.obs[part], value[part]) for name, part in parts.items()}
+                network = StackedMLP(
+                    1,
+                    steps.obs.shape[2],
+                    critic.hidden,
+                    1,
+                    layer_norm=critic.layer_norm,
+                    generator=torch.Generator().manual_seed(1),
+                )
+                yield {
+                    "task": config.task,
+                    "seed": config.seed,
+                    "step": step,
+                    "signal": "reward" if not signal else config.cost_keys[signal - 1],
+                    "episodes": count,
+                    "seen_steps": int(parts["seen"].sum()),
+                    "unseen_steps": int(parts["unseen"].sum()),
+                    "grades": list(learn(network, data["seen"], data["unseen"], batch)),
+                    "config": folder.options(),
+                    "command": f"python -m benchmarks.unseen RUN --batch {batch}",
+                    "load": os.getloadavg()[0],
+                    "versions": versions(),
+                }
+
+
+def main(argv: Iterable[str] | None = None) -> None:
+    """Grade networks of every number of episodes and write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a run of cvpo train with several environments")
+    parser.add_argument("--episodes", nargs="+", type=int, default=[12, 24, 48, 96])
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--out", type=Path, default=TARGET)
+    given = parser.parse_args(None if argv is None else list(argv))
+    with open(given.out, "w", encoding="utf-8") as file:
+        for row in measure(given.run, given.episodes, given.batch):
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            print(
+                row["episodes"], row["signal"], [(each["seen"], each["unseen"]) for each in row["grades"]], flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()
