@@ -35,9 +35,6 @@ LIMITS: Mapping[str, tuple[str, ...]] = {
     for states in ("replay", "recent")
 }
 
-#: Many steps of four environments and few updates: 10 000 of them in 200 000 steps, for what is compared many times.
-FEW_UPDATES = ("--num-envs", "4", "--updates-per-step", "0.05")
-
 
 @attrs.frozen
 class Suite:
@@ -45,7 +42,7 @@ class Suite:
 
     ``limits`` are those of the episode costs, in the order of the task's costs; variants without a constraint are held
     against them too. The mode and the samples of the policy are evaluated every ``eval_every`` steps. ``reach``: the
-    returns whose first step the report names. ``options``: of all variants.
+    returns whose first step the report names.
     """
 
     task: str
@@ -54,12 +51,11 @@ class Suite:
     limits: tuple[float, ...]
     eval_every: int
     reach: tuple[float, ...] = ()
-    options: tuple[str, ...] = ()
 
     def command(self, variant: str, seed: int, steps: int | None = None) -> list[str]:
         """Arguments of ``cvpo`` that train this run, but for its folder."""
         run = ["--task", self.task, "--seed", str(seed), "--steps", str(self.steps if steps is None else steps)]
-        return ["train", *run, "--eval-every", str(self.eval_every), *self.options, *self.variants[variant]]
+        return ["train", *run, "--eval-every", str(self.eval_every), *self.variants[variant]]
 
 
 CHEETAH = "SafetyHalfCheetahVelocity-v1"
@@ -76,10 +72,8 @@ SUITES: dict[str, Suite] = {
     "point-circle": Suite("SafetyPointCircle1-v0", PRESET, 500_000, (25.0,), 50_000, (25.0, 50.0)),
     "point-goal": Suite("SafetyPointGoal1-v0", PRESET, 1_000_000, (25.0,), 50_000, (10.0, 15.0)),
     "ant": Suite("SafetyAntVelocity-v1", PRESET, 1_000_000, (25.0,), 25_000, (1_000.0, 2_000.0)),
-    "ablation-circle": Suite("SafetyBallCircle-v0", ABLATION, 200_000, (10.0,), 50_000, (400.0, 600.0), FEW_UPDATES),
-    "ablation-velocity": Suite(
-        "SafetyHopperVelocity-v1", ABLATION, 200_000, (25.0,), 50_000, (500.0, 1_000.0), FEW_UPDATES
-    ),
+    "ablation-circle": Suite("SafetyBallCircle-v0", ABLATION, 15_000, (10.0,), 5_000, (400.0, 500.0)),
+    "ablation-velocity": Suite("SafetyHopperVelocity-v1", ABLATION, 20_000, (25.0,), 5_000, (500.0, 1_000.0)),
     "limits-circle": Suite("SafetyBallCircle-v0", {**PRESET, **LIMITS}, 15_000, (10.0,), 5_000, (400.0, 500.0)),
     "limits-velocity": Suite("SafetyHopperVelocity-v1", LIMITS, 20_000, (25.0,), 5_000, (500.0, 1_000.0)),
 }

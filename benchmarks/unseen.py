@@ -18,7 +18,7 @@ import argparse
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,18 +72,26 @@ def correlation(network: StackedMLP, data: tuple[Tensor, Tensor]) -> float:
     return round(float(np.corrcoef(predicted.numpy(), data[1].numpy())[0, 1]), 4)
 
 
-def measure(run: Path, episodes: Iterable[int], batch: int) -> Iterator[dict[str, Any]]:
-    """A row for each signal and number of newest episodes."""
+def measure(run: Path, episodes: Sequence[int], batch: int) -> Iterator[dict[str, Any]]:
+    """A row for each signal and number of newest episodes. Raises SystemExit for a run that has not what it takes."""
     folder = RunFolder(run)
     config = load_config(folder)
     step, tree = folder.checkpoints().newest()
+    if config.num_envs < 2 or "done" not in tree["agent"]["store"].get("data", {}):
+        raise SystemExit(
+            f"{run} has {config.num_envs} environment(s) and {type(config.agent['buffer']).__name__}; allowed: a run "
+            "with several environments, one to hold out, and an n-step buffer, which says where episodes end"
+        )
     gamma, critic = config.agent["gamma"], config.agent["critic"]
+    flags = f"--episodes {' '.join(map(str, episodes))} --batch {batch}"
     with torch_threads(config.threads):
         steps = single_steps(tree["agent"]["store"], gamma)
         total, whole, later = followed(steps.signals, steps.terminated | steps.truncated, gamma)
-        held = torch.arange(steps.obs.shape[1]) >= steps.obs.shape[1] - max(steps.obs.shape[1] // 4, 1)
+        copies = steps.obs.shape[1]
+        learned = copies - max(copies // 4, 1)
+        held = torch.arange(copies) >= learned
         for count in episodes:
-            newest = whole & (later <= math.ceil(count / max(int((~held).sum()), 1)))
+            newest = whole & (later <= math.ceil(count / learned))
             parts = {"seen": newest & ~held, "unseen": whole & (later <= later.amax() // 2) & held}
             for signal, value in enumerate(total):
                 data = {name: (steps.obs[part], value[part]) for name, part in parts.items()}
@@ -105,7 +113,7 @@ def measure(run: Path, episodes: Iterable[int], batch: int) -> Iterator[dict[str
                     "unseen_steps": int(parts["unseen"].sum()),
                     "grades": list(learn(network, data["seen"], data["unseen"], batch)),
                     "config": folder.options(),
-                    "command": f"python -m benchmarks.unseen RUN --batch {batch}",
+                    "command": f"python -m benchmarks.unseen RUN {flags}",
                     "load": os.getloadavg()[0],
                     "versions": versions(),
                 }

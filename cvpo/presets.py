@@ -128,9 +128,9 @@ CIRCLE: dict[str, Any] = {
 #: come suddenly (benchmarks/results/critics.jsonl), and deviations that stay wide, for one action changes little. The
 #: limit is held by what episodes cost (``policy``); they differ, so a step is asked for a fifth of the slack, by which
 #: the reward is learned sooner than by all of it or by ten times an excess; what that leaves of the excess is summed
-#: up. With these, PointGoal's tuning seeds are at 17 to 21 and costs of 28 to 47 after 100 000 steps, and falling;
-#: without sum, normalisation and wide deviations they were at 20 to 21 and costs of 52 to 88 after 25 000 to 50 000
-#: (benchmarks/results/tuning.jsonl).
+#: up. With these, and half of today's bound on the sum, PointGoal's tuning seeds were at 17 to 21 and costs of 28 to 47
+#: after 100 000 steps; without sum, normalisation and wide deviations at 20 to 21 and costs of 52 to 88 after 25 000 to
+#: 50 000 (benchmarks/results/tuning.jsonl).
 NAVIGATION: dict[str, Any] = {
     **CONTROL,
     "policy": {**CONTROL["policy"], "scale_min": 0.3},

@@ -35,3 +35,9 @@ def test_values_hold_in_episodes_of_environments_that_were_held_out(
     for row in rows[2:]:
         assert [each["updates"] for each in row["grades"]] == [100, 300]
         assert row["grades"][-1]["seen"] > 0.5 and row["grades"][-1]["unseen"] > 0.3
+
+
+def test_a_run_with_nothing_to_hold_out_is_refused(tmp_path: Path) -> None:
+    train(configure(**{**SMALL, "steps": 700}), tmp_path / "run")
+    with pytest.raises(SystemExit, match=r"1 environment\(s\).*allowed: a run with several environments"):
+        unseen.main([str(tmp_path / "run"), "--out", str(tmp_path / "unseen.jsonl")])
