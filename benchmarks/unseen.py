@@ -3,7 +3,7 @@
     cvpo train --task SafetyPointGoal1-v0 --seed 110 --steps 300000 --run runs/goal
     python -m benchmarks.unseen runs/goal
 
-From the replay of the run's newest checkpoint comes, for every step but the last of each episode, what followed it:
+From the replay of the run's newest checkpoint comes, for each step but those near its episode's end, what followed it:
 ``G_s = Σ_i γ^i x_s,t+i``. A network of the critic's size and normalisation learns G_s from the observation, by least
 squares on batches of ``--batch``, from the newest ``--episodes`` episodes of three quarters of the environments; the
 newer half of the others' episodes is held out. One JSON line for each number of episodes and signal, reward first, goes
