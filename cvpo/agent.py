@@ -17,9 +17,9 @@ from cvpo.buffers.protocol import end_windows
 from cvpo.calibration import BY_CRITIC
 from cvpo.config import AgentConfig
 from cvpo.constraint import Constraint
-from cvpo.envs.normalise import ObservationNormaliser
 from cvpo.envs.spaces import ActionDoor, flat_size, flatten
 from cvpo.errors import ConfigError, EnvError, fitting
+from cvpo.inputs import NetworkInputs
 from cvpo.learner import Learner
 from cvpo.statistics import Episode
 from cvpo.types import Batch, Spec, Transition
@@ -59,10 +59,11 @@ class CVPO:
         self.generator = torch.Generator(self.device).manual_seed(self.seed)
         self.spec = Spec(flat_size(observation_space), self.door.size, config.signals, config.gamma)
 
-        self.learner = Learner(config, self.spec, seed=self.seed, device=self.device, generator=self.generator)
+        self.inputs = NetworkInputs(config, observation_space, self.device)
+        seen = attrs.evolve(self.spec, obs_size=self.inputs.size)
+        self.learner = Learner(config, seen, seed=self.seed, device=self.device, generator=self.generator)
         self.store = config.buffer.build(self.spec, num_envs, self.device, self.generator)
         self.source = config.states.build(self.spec, num_envs, self.device, self.generator)
-        self.normaliser = ObservationNormaliser(self.spec.obs_size, self.device) if config.normalise_obs else None
         self.constraint = Constraint(config, self.spec, num_envs, self.device)
         self.estep_batch = config.estep_batch or config.batch_size
         self._by_critic = BY_CRITIC.get(config.limit.measure)
@@ -82,14 +83,14 @@ class CVPO:
         # Where it is on the host: a look at a device would wait for it.
         if obs.device.type == "cpu" and not bool(obs.isfinite().all()):
             raise EnvError(f"obs has non-finite values: {obs.tolist()}; allowed: finite values")
-        pi = self.policy(self._normalised(obs.to(self.device)))
+        pi = self.policy(self.inputs(obs.to(self.device)))
         return pi.mode if deterministic else pi.sample(1, generator or self.generator).squeeze(-2)
 
     @torch.no_grad()
     def log_prob(self, obs: Any, actions: Tensor) -> Tensor:
         """log π_θ(a|o) [N] of the policy as it is now, for observations [N,O] and actions [N,D] of :meth:`act`."""
         obs = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
-        return self.policy(self._normalised(obs)).log_prob(actions.to(self.device).unsqueeze(-2)).squeeze(-1)
+        return self.policy(self.inputs(obs)).log_prob(actions.to(self.device).unsqueeze(-2)).squeeze(-1)
 
     def predict(self, obs: Any, deterministic: bool = True) -> tuple[Any, None]:
         """The environment's action for one observation (of a Box space also a batch of them), and None, as
@@ -122,8 +123,7 @@ class CVPO:
         transition = transition.to(self.device)
         self.store.add(transition)
         self.source.add(transition.obs)
-        if self.normaliser is not None:
-            self.normaliser.update(transition.obs)
+        self.inputs.update(transition.obs)
         self.steps += self.num_envs
         return finished
 
@@ -146,25 +146,25 @@ class CVPO:
         return metrics
 
     def draw(self) -> tuple[Batch, Tensor]:
-        """What an update is made of, normalised: a replayed batch and the E-step's states [B,O]. Where the critic
-        measures the limit, it does so now."""
+        """What an update is made of, as the networks see it: a replayed batch and the E-step's states [B,O]. Where the
+        critic measures the limit, it does so now."""
         batch = self.store.sample(self.config.batch_size)
-        states = self._normalised(self.source.select(batch, self.estep_batch))
+        states = self.inputs(self.source.select(batch, self.estep_batch))
         if self._by_critic is not None:
             self.constraint.measured = self._measured_by_critic(*self._by_critic)
-        return batch if self.normaliser is None else self.normaliser.batch(batch), states
+        return self.inputs.batch(batch), states
 
     def _measured_by_critic(self, measure: Any, before: Any) -> Tensor:
         """What the limit is measured by [M], of the newest episodes; ``before`` is of the limit until one has ended."""
         episodes = list(self.constraint.statistics.episodes)
         if not episodes:
             return before(self.constraint.limit)
-        return measure(episodes, self.learner, self._normalised, self.device)
+        return measure(episodes, self.learner, self.inputs, self.device)
 
     def predicted_cost(self, episode: Episode) -> np.ndarray:
         """Q_c [M] at the first step of an episode, to be held against its realised discounted cost (calibration)."""
         obs, action = (torch.as_tensor(value, device=self.device)[None] for value in (episode.obs, episode.action))
-        return self.learner.q_values(self._normalised(obs), action)[1:, 0].cpu().numpy()
+        return self.learner.q_values(self.inputs(obs), action)[1:, 0].cpu().numpy()
 
     @property
     def policy(self) -> nn.Module:
@@ -210,7 +210,7 @@ class CVPO:
         state: dict[str, Any] = {
             "learner": self.learner.state_dict(),
             "constraint": self.constraint.state_dict(),
-            "normaliser": None if self.normaliser is None else self.normaliser.state_dict(),
+            "normaliser": self.inputs.state_dict(),
             "generator": self.generator.get_state(),
             "steps": self.steps,
         }
@@ -230,8 +230,7 @@ class CVPO:
                 self._check_own("VectorAgent.load_state_dict(state)")
                 self.learner.load_state_dict(state["learner"])
             self.constraint.load_state_dict(state["constraint"])
-            if self.normaliser is not None:
-                self.normaliser.load_state_dict(state["normaliser"])
+            self.inputs.load_state_dict(state["normaliser"])
             for name in ("store", "source"):
                 if name in state:
                     getattr(self, name).load_state_dict(state[name])
@@ -242,6 +241,3 @@ class CVPO:
         """Raises ConfigError where a population has taken the agent over: its optimisers are no longer its own."""
         if self.taken_over:
             raise ConfigError(f"the agent is a member of a VectorAgent; allowed: {allowed}")
-
-    def _normalised(self, obs: Tensor) -> Tensor:
-        return obs if self.normaliser is None else self.normaliser(obs)

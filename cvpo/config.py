@@ -58,6 +58,9 @@ class AgentConfig:
     termination; ``level_rate`` ρ corrects the level of Q in every update, for targets of the target network; see
     :func:`cvpo.critics.level.correct_level`. The first ``critic_warmup`` updates train the critics alone: an
     E-step goes as far as its KL bound lets it, also where Q-values differ by chance only.
+
+    Observations, as the networks see them: ``obs_pieces`` T, if any, encodes each number that has bounds in T pieces;
+    see :class:`cvpo.envs.pieces.PiecewiseEncoding`. ``normalise_obs`` brings what is seen to mean 0 and deviation 1.
     """
 
     estep: Any
@@ -101,6 +104,7 @@ class AgentConfig:
     mask_cost: bool = attrs.field(default=True, validator=flag)
     level_rate: float = attrs.field(default=0.0, validator=number(ge=0, lt=1))
     critic_warmup: int = attrs.field(default=0, validator=number(ge=0, integer=True))
+    obs_pieces: int | None = attrs.field(default=None, validator=number(ge=1, integer=True, optional=True))
     normalise_obs: bool = attrs.field(default=False, validator=flag)
 
     def __attrs_post_init__(self) -> None:

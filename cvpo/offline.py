@@ -50,8 +50,7 @@ def fill(agent: CVPO, data: Dataset) -> int:
             agent.store.add(Transition(**step))
     for obs in transitions.obs:
         agent.source.add(obs)
-    if agent.normaliser is not None:
-        agent.normaliser.update(transitions.obs.flatten(0, 1))
+    agent.inputs.update(transitions.obs.flatten(0, 1))
     return kept
 
 

@@ -153,6 +153,19 @@ NAVIGATION: dict[str, Any] = {
     "aim": 0.6,
 }
 
+#: Navigation whose layout is another one in every episode: what has been learned of few layouts does not hold in the
+#: next. Lidar encoded in pieces: networks foresee costs twice as well in layouts that they have not learned from
+#: (benchmarks/results/unseen.jsonl). An update for every 33 steps, so that there are more layouts for as many updates,
+#: and a stride that leaves half of the KL ball to the reward: with 0.4 and the sum of excesses at its bound, policies
+#: gave up nearly all of it. Without the pieces tuning seeds were at 22 to 25 and costs of 32 to 50 after 240 000 steps
+#: and up to a million, with them at 15 and costs near 20 after 110 000 (benchmarks/results/tuning.jsonl).
+LAYOUTS: dict[str, Any] = {
+    **NAVIGATION,
+    "obs_pieces": 8,
+    "updates_per_step": 0.03,
+    "limit": {**NAVIGATION["limit"], "stride": 0.2},
+}
+
 #: (pattern on the task, options). Every pattern that matches counts; later rows come before earlier ones.
 PRESETS: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"^cvpo/Sprint(TwoCosts)?-v0$", SPRINT),
@@ -166,6 +179,7 @@ PRESETS: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"^Safety(HalfCheetah|Swimmer)Velocity-v\d+$", RUNNER),
     (r"^SafetyAntVelocity-v\d+$", ANT),
     (r"^Safety\w+\d-v0$", NAVIGATION),
+    (r"^Safety\w+(Goal|Button|Push)\d-v0$", LAYOUTS),
     (r"^Safety(Ball|Car|Drone|Ant)(Circle|Run|Gather|Reach)-v0$", {"cost_limits": (10.0,)}),
     (r"^Safety(Ball|Car|Drone|Ant)Circle-v0$", CIRCLE),
 )

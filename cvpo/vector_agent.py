@@ -51,7 +51,7 @@ class VectorAgent:
         epsilons = [agent.config.kl_epsilon for agent in self.agents]
         self.learner = Learner(
             self.config,
-            self.spec,
+            first.learner.spec,
             seed=first.seed,
             device=self.device,
             generator=self.generators,
@@ -89,8 +89,10 @@ class VectorAgent:
             raise ConfigError(f"obs has shape {list(rows.shape)}; allowed: {allowed}")
         rows = rows.unflatten(0, (len(self), -1))
         if self.config.normalise_obs:
-            rows = torch.stack([agent.normaliser(own) for agent, own in zip(self.agents, rows, strict=True)])  # type: ignore[misc]
-        return self.policy(rows)
+            seen = torch.stack([agent.inputs(own) for agent, own in zip(self.agents, rows, strict=True)])
+        else:
+            seen = self.agents[0].inputs(rows)
+        return self.policy(seen)
 
     def observe(self, transition: Transition, *, cut: bool = False) -> list[list[Episode]]:
         """Store one step of all environments [P·n]; the episodes that it finished, by member.

@@ -65,7 +65,7 @@ def test_it_fills_the_replay_in_order_with_the_policys_own_actions(tmp_path, arr
     assert data.truncated.sum() == 5
     metrics = agent.update()
     assert all(torch.isfinite(value).all() for value in metrics.values())
-    np.testing.assert_allclose(agent.normaliser.mean, data.obs[:kept].mean(0), atol=1e-5)
+    np.testing.assert_allclose(agent.inputs.normaliser.mean, data.obs[:kept].mean(0), atol=1e-5)
 
 
 def test_windows_of_the_agents_own_steps_do_not_reach_into_the_data(tmp_path, arrays) -> None:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
 import torch
 from torch import Tensor
-
-from cvpo.types import Batch
 
 
 class ObservationNormaliser:
@@ -38,13 +35,6 @@ class ObservationNormaliser:
 
     def __call__(self, obs: Tensor) -> Tensor:
         return ((obs - self._centre) * self._scale).clamp(-self.clip, self.clip)
-
-    def batch(self, batch: Batch) -> Batch:
-        """``batch`` with its observations normalised, those of its windows too."""
-        window = batch.window
-        if window is not None:
-            window = attrs.evolve(window, obs=self(window.obs), next_obs=self(window.next_obs))
-        return attrs.evolve(batch, obs=self(batch.obs), next_obs=self(batch.next_obs), window=window)
 
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name).clone() for name in ("count", "mean", "square")}
