@@ -157,8 +157,8 @@ def measure(run: Path, variants: Iterable[str], episodes: int, updates: int, eve
         player.load_state_dict(tree["agent"])
         if "done" not in tree["agent"]["store"].get("data", {}):
             raise SystemExit("the run's buffer does not say where episodes end; allowed: a run with an n-step buffer")
-        if player.normaliser is not None:
-            raise SystemExit("the run normalises observations; allowed: a run that does not")
+        if config.agent["normalise_obs"] or config.agent["obs_pieces"]:
+            raise SystemExit("the run's networks see observations changed; allowed: no normalise_obs and no obs_pieces")
         course = play(player, env)
         for variant in variants:
             yield {
