@@ -50,8 +50,8 @@ class NetworkInputs:
     def state_dict(self) -> dict[str, Any] | None:
         return None if self.normaliser is None else self.normaliser.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        if self.normaliser is not None and state is not None:
+    def load_state_dict(self, state: Any) -> None:
+        if self.normaliser is not None:
             self.normaliser.load_state_dict(state)
 
     def _encoded(self, obs: Tensor) -> Tensor:

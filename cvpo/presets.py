@@ -156,9 +156,9 @@ NAVIGATION: dict[str, Any] = {
 #: Navigation whose layout is another one in every episode: what has been learned of few layouts does not hold in the
 #: next (benchmarks/results/unseen.jsonl). Lidar encoded in pieces, for costs lie at one end of its range. An update for
 #: every 33 steps, so that there are more layouts for as many updates, and a stride that leaves half of the KL ball to
-#: the reward: with 0.4 and the sum of excesses at its bound, policies gave up nearly all of it. Without the pieces
-#: tuning seeds were at 22 to 25 and costs of 32 to 50 after 240 000 steps and up to a million, with them at 15 and
-#: costs near 20 after 110 000 (benchmarks/results/tuning.jsonl).
+#: the reward: with 0.4 the reported seeds gave most of it up for the limit (docs/learning.md). Without the pieces
+#: tuning seeds trained at 22 to 25 and costs of 39 to 45 from 240 000 steps to a million, with them at 14 to 17 and
+#: costs of 12, 18 and 48 from 100 000 to 131 000 (benchmarks/results/tuning.jsonl).
 LAYOUTS: dict[str, Any] = {
     **NAVIGATION,
     "obs_pieces": 8,

@@ -43,7 +43,8 @@ class GivenCost:
     ``costs`` has one entry for each cost: a function of [...,B,O] and [...,B,K,D] that returns [...,B,K], its path
     ``"package.module:function"`` (which a saved run finds again), or None for a cost that is learned. Its values are
     what the E-step holds to the limit, in the scale of Q: for a cost of the single step, limited step by step, give
-    that cost with ``limit="q"`` and ``limit_kind="discounted"``. With ``normalise_obs`` observations come normalised.
+    that cost with ``limit="q"`` and ``limit_kind="discounted"``. Observations come as networks see them, with
+    ``obs_pieces`` in pieces and with ``normalise_obs`` normalised.
     ``learned_by`` is ``critic`` as an instance.
     """
 

@@ -14,6 +14,7 @@ _PUBLIC = {
     "COST_LIMITS": "cvpo.envs.sprint",
     "Groups": "cvpo.envs.groups",
     "ObservationNormaliser": "cvpo.envs.normalise",
+    "PiecewiseEncoding": "cvpo.envs.pieces",
     "Serial": "cvpo.envs.serial",
     "Step": "cvpo.envs.vector",
     "VectorEnv": "cvpo.envs.vector",
@@ -29,6 +30,7 @@ __all__ = [
     "COST_LIMITS",
     "Groups",
     "ObservationNormaliser",
+    "PiecewiseEncoding",
     "Serial",
     "Step",
     "VectorEnv",
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from cvpo.envs.factory import as_vector, make
     from cvpo.envs.groups import Groups
     from cvpo.envs.normalise import ObservationNormaliser
+    from cvpo.envs.pieces import PiecewiseEncoding
     from cvpo.envs.serial import Serial
     from cvpo.envs.spaces import ActionDoor
     from cvpo.envs.sprint import COST_KEYS, COST_LIMITS
