@@ -91,9 +91,11 @@ def play(agent: CVPO, env: Any) -> Course:
 def grade(agents: Sequence[CVPO], course: Course) -> list[dict[str, float]]:
     """For each signal how well the critics of ``agents`` foresee G_s, and how far they agree on advantages."""
     obs, action = course.obs.flatten(0, 1), course.action.flatten(0, 1)
-    q = np.stack([agent.learner.q_values(obs, action).cpu().numpy() for agent in agents])
+    # Of one encoding and one normalisation, the run's.
+    seen = agents[0].inputs(obs)
+    q = np.stack([agent.learner.q_values(seen, action).cpu().numpy() for agent in agents])
     # All are asked for the same actions; the states are those of the episodes, every tenth.
-    few = obs[::10]
+    few = seen[::10]
     actions = agents[0].policy(few).sample(PARTICLES, torch.Generator().manual_seed(0))
     ranked = np.stack([each.config.critic.evaluate(each.learner.critic, few, actions).numpy() for each in agents])
     advantage = (ranked - ranked.mean(-1, keepdims=True)).reshape(*ranked.shape[:2], -1)
@@ -157,8 +159,6 @@ def measure(run: Path, variants: Iterable[str], episodes: int, updates: int, eve
         player.load_state_dict(tree["agent"])
         if "done" not in tree["agent"]["store"].get("data", {}):
             raise SystemExit("the run's buffer does not say where episodes end; allowed: a run with an n-step buffer")
-        if config.agent["normalise_obs"] or config.agent["obs_pieces"]:
-            raise SystemExit("the run's networks see observations changed; allowed: no normalise_obs and no obs_pieces")
         course = play(player, env)
         for variant in variants:
             yield {

@@ -51,6 +51,16 @@ def test_critics_learn_to_foresee_what_comes(run: Path, tmp_path: Path) -> None:
         assert cost["realised_mean"] == rows[0]["grades"][0]["signals"][1]["realised_mean"]
 
 
+def test_critics_see_what_those_of_the_run_see(tmp_path: Path) -> None:
+    options = {**SMALL, "obs_pieces": 3, "normalise_obs": True, "buffer": {"name": "nstep", "steps": 2}}
+    train(configure(**options), tmp_path / "run")
+    out = tmp_path / "critics.jsonl"
+    line = [str(tmp_path / "run"), "--variants", "2 steps", "--episodes", "4", "--updates", "400", "--every", "400"]
+    critics.main([*line, "--out", str(out)])
+    reward, cost = json.loads(out.read_text())["grades"][0]["signals"]
+    assert reward["correlation"] > 0.5 and cost["correlation"] > 0.5
+
+
 def test_to_go_is_the_discounted_sum_of_what_is_left() -> None:
     class Steps:
         num_envs = 2

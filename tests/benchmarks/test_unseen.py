@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -28,11 +29,15 @@ def test_values_hold_in_episodes_of_environments_that_were_held_out(
     train(configure(**SMALL, num_envs=4, buffer={"name": "nstep", "steps": 5}), tmp_path / "run")
     monkeypatch.setattr(unseen, "UPDATES", (100, 300))
     out = tmp_path / "unseen.jsonl"
-    unseen.main([str(tmp_path / "run"), "--episodes", "3", "9", "--batch", "64", "--out", str(out)])
+    line = [str(tmp_path / "run"), "--pieces", "0", "4", "--episodes", "3", "9", "--batch", "64", "--out", str(out)]
+    unseen.main(line)
     rows = [json.loads(text) for text in out.read_text().splitlines()]
-    assert [(row["episodes"], row["signal"]) for row in rows] == [(n, s) for n in (3, 9) for s in ("reward", "cost")]
+    of = [(row["pieces"], row["episodes"], row["signal"]) for row in rows]
+    assert of == list(itertools.product((0, 4), (3, 9), ("reward", "cost")))
     assert rows[0]["seen_steps"] < rows[2]["seen_steps"] and rows[0]["unseen_steps"] == rows[2]["unseen_steps"] > 0
-    for row in rows[2:]:
+    # The same steps, seen otherwise.
+    assert rows[4]["seen_steps"] == rows[0]["seen_steps"] and rows[4]["grades"] != rows[0]["grades"]
+    for row in rows[2:4] + rows[6:]:
         assert [each["updates"] for each in row["grades"]] == [100, 300]
         assert row["grades"][-1]["seen"] > 0.5 and row["grades"][-1]["unseen"] > 0.3
 
