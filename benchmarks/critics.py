@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.single_steps import single_steps
+from benchmarks.to_go import followed
 from cvpo.agent import CVPO
 from cvpo.run import RunConfig, RunFolder
 from cvpo.run.setting import build, evaluation_keys, load_config, make_env, torch_threads
@@ -74,17 +74,16 @@ def play(agent: CVPO, env: Any) -> Course:
         step = env.finish()
         seen.append(torch.as_tensor(obs).clone())
         done.append(action)
-        came.append(np.vstack([step.reward[None], step.cost.T]))
+        came.append(torch.as_tensor(np.vstack([step.reward[None], step.cost.T]), dtype=torch.float64))
         obs, ended = step.obs, step.terminated | step.truncated
     if not ended.all() or step.terminated.any():
         raise SystemExit("episodes ended early or apart; allowed: a task whose episodes end by their time limit alone")
-    to_go = np.stack(came, 1).astype(float)
-    for t in range(len(came) - 2, -1, -1):
-        to_go[:, t] += gamma * to_go[:, t + 1]
-    kept = len(came) - math.ceil(math.log(0.01) / math.log(gamma))
+    last = torch.as_tensor(ended) & (torch.arange(len(came)) == len(came) - 1).unsqueeze(-1)
+    to_go, whole, _ = followed(torch.stack(came), last, gamma)
+    kept = int(whole[:, 0].sum())
     if kept < 1:
         raise SystemExit(f"episodes of {len(came)} steps are too short to be graded at a discount of {gamma}")
-    return Course(torch.stack(seen[:kept]), torch.stack(done[:kept]), to_go[:, :kept])
+    return Course(torch.stack(seen[:kept]), torch.stack(done[:kept]), to_go[:, :kept].numpy())
 
 
 @torch.no_grad()

@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.single_steps import single_steps
+from benchmarks.to_go import followed
 from cvpo.envs.pieces import PiecewiseEncoding
 from cvpo.networks import StackedMLP
 from cvpo.run import RunConfig, RunFolder
@@ -41,20 +42,6 @@ TARGET = Path(__file__).parent / "results" / "unseen.jsonl"
 UPDATES = (500, 1_000, 2_000, 4_000)
 #: States whose values are asked for at once: encoded, those of a million steps would fill gigabytes.
 CHUNK = 65_536
-
-
-def followed(signals: Tensor, ended: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
-    """G [S,T,N] of ``signals`` [T,S,N], whether 99 % of its weights are inside the episode [T,N], and how many episodes
-    have ended after the step in its environment [T,N], from ``ended`` [T,N]."""
-    needed = math.ceil(math.log(0.01) / math.log(gamma))
-    total, whole, later = torch.zeros_like(signals), torch.zeros_like(ended), torch.zeros(ended.shape, dtype=torch.long)
-    after, left, count = torch.zeros_like(signals[0]), torch.zeros(ended.shape[1]), torch.zeros(ended.shape[1]).long()
-    for t in reversed(range(len(signals))):
-        after = signals[t] + gamma * after * ~ended[t]
-        left = torch.where(ended[t], 1.0, left + 1.0)
-        total[t], whole[t], later[t] = after, left > needed, count
-        count = count + ended[t]
-    return total.transpose(0, 1), whole, later
 
 
 @attrs.frozen(eq=False)

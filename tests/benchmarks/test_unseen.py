@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks import unseen
+from benchmarks.to_go import followed
 from cvpo.run import configure, train
 from tests.benchmarks.test_critics import SMALL
 
@@ -17,7 +18,7 @@ from tests.benchmarks.test_critics import SMALL
 def test_what_followed_ends_with_its_episode() -> None:
     signals = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0]).reshape(5, 1, 1)
     ended = torch.tensor([False, False, True, False, True]).reshape(5, 1)
-    total, whole, later = unseen.followed(signals, ended, 0.1)
+    total, whole, later = followed(signals, ended, 0.1)
     assert total[0, :, 0].tolist() == pytest.approx([1.24, 2.4, 4.0, 9.6, 16.0])
     assert whole[:, 0].tolist() == [True, False, False, False, False]
     assert later[:, 0].tolist() == [2, 2, 1, 1, 0]
