@@ -156,9 +156,9 @@ NAVIGATION: dict[str, Any] = {
 #: Navigation whose layout is another one in every episode: what has been learned of few layouts does not hold in the
 #: next (benchmarks/results/unseen.jsonl). Lidar encoded in pieces, for costs lie at one end of its range. An update for
 #: every 33 steps, so that there are more layouts for as many updates, and a stride that leaves half of the KL ball to
-#: the reward: with 0.4 the reported seeds gave most of it up for the limit (docs/learning.md). Without the pieces
-#: tuning seeds trained at 22 to 25 and costs of 39 to 45 from 240 000 steps to a million, with them at 14 to 17 and
-#: costs of 12, 18 and 48 from 100 000 to 131 000 (benchmarks/results/tuning.jsonl).
+#: the reward. At the preset above the reported seeds gave most of the reward up for the limit (docs/learning.md), and
+#: without the pieces alone tuning seeds trained at 22 to 25 and costs of 39 to 45 from 240 000 steps to a million
+#: (benchmarks/results/tuning.jsonl); with all of it the reported seeds at 15 to 18 and costs of 16 to 18 from 200 000.
 LAYOUTS: dict[str, Any] = {
     **NAVIGATION,
     "obs_pieces": 8,
