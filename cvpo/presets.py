@@ -161,6 +161,7 @@ NAVIGATION: dict[str, Any] = {
 #: (benchmarks/results/tuning.jsonl); with all of it the reported seeds at 15 to 18 and costs of 16 to 18 from 200 000.
 LAYOUTS: dict[str, Any] = {
     **NAVIGATION,
+    "steps": 500_000,
     "obs_pieces": 8,
     "updates_per_step": 0.03,
     "limit": {**NAVIGATION["limit"], "stride": 0.2},
