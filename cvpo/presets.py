@@ -106,13 +106,13 @@ ANT: dict[str, Any] = {
 #: short discount and faster targets, for costs that the critics know sooner. The paper's limit with a stride: without,
 #: a few bad episodes among the E-step's states keep it infeasible for thousands of updates. The larger of two cost
 #: critics: with their mean a tuning run ended at twice the limit. Layer normalisation and critics first: with them, and
-#: an update every four steps, seeds 100 to 102 ended SafetyCarCircle-v0 at 288, 349 and 303 after 45 000 steps
-#: (benchmarks/results/tuning.jsonl).
+#: an update every four steps, seeds 100 to 102 ended SafetyCarCircle-v0 at 288, 349 and 303 after 45 000 steps; with
+#: one every other step they are at 330, 395 and 399 then (benchmarks/results/tuning.jsonl).
 CIRCLE: dict[str, Any] = {
     **CONTROL,
     "steps": 75_000,
     "num_envs": 4,
-    "updates_per_step": 0.25,
+    "updates_per_step": 0.5,
     "critic_warmup": 1_000,
     "gamma": 0.97,
     "final_lr": 0.2,
