@@ -78,7 +78,8 @@ def play(agent: CVPO, env: Any) -> Course:
         obs, ended = step.obs, step.terminated | step.truncated
     if not ended.all() or step.terminated.any():
         raise SystemExit("episodes ended early or apart; allowed: a task whose episodes end by their time limit alone")
-    last = torch.as_tensor(ended) & (torch.arange(len(came)) == len(came) - 1).unsqueeze(-1)
+    last = torch.zeros((len(came), len(ended)), dtype=torch.bool)
+    last[-1] = True
     to_go, whole, _ = followed(torch.stack(came), last, gamma)
     kept = int(whole[:, 0].sum())
     if kept < 1:

@@ -36,10 +36,11 @@ PACKAGES = ("cvxpy", "clarabel", "osqp", "hypothesis")
 TARGET = Path(__file__).parent / "results" / "estep-counts.jsonl"
 
 
-def draw(count: int, use: Callable[[DualProblem], None], **options: Any) -> None:
-    """Hand ``count`` drawn problems to ``use``: the same ones every time, for one state of the source."""
+def draw(count: int, use: Callable[[DualProblem], None], *, number: int = 0, **options: Any) -> None:
+    """Hand ``count`` problems, drawn with the seed ``number``, to ``use``: the same ones every time, for one state of
+    the source."""
 
-    @seed(0)
+    @seed(number)
     @settings(
         max_examples=count,
         database=None,

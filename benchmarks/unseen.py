@@ -6,10 +6,11 @@
 From the replay of the run's newest checkpoint comes, for each step but those near its episode's end, what followed it:
 ``G_s = Σ_i γ^i x_s,t+i``. A network of the critic's size and normalisation learns G_s from the observation, by least
 squares on batches of ``--batch``, from the newest ``--episodes`` episodes of three quarters of the environments; the
-newer half of the others' episodes is held out. One JSON line for each number of episodes and signal, reward first, goes
-to ``benchmarks/results/unseen.jsonl``: the correlation of the network's values with G_s where it learned and where it
-did not, after several numbers of updates. No bootstrap is made and no action is seen: this is what such a network can
-know, at best, of a state's value from so many episodes.
+newer half of the others' episodes is held out. It sees an observation as it is (``--pieces 0``) or in so many pieces.
+One JSON line for each encoding, number of episodes and signal, reward first, goes to
+``benchmarks/results/unseen.jsonl``: the correlation of the network's values with G_s where it learned and where it did
+not, after several numbers of updates. No bootstrap is made and no action is seen: this is what such a network can know,
+at best, of a state's value from so many episodes.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import given, settings
 
+from benchmarks.estep_counts import draw
 from cvpo.estep import DualProblem, registry
 from cvpo.testing import dual_problems, edge_cases
 
@@ -20,21 +21,12 @@ def shares() -> dict[str, float]:
     """The share of the drawn problems that show each edge, in percent."""
     solver = registry.create("newton")
     seen: Counter[str] = Counter()
+
+    def count(problem: DualProblem) -> None:
+        seen.update([*edge_cases(problem, solver.solve(problem)), "drawn"])
+
     for number in SEEDS:
-
-        @seed(number)
-        @settings(
-            max_examples=DRAWN,
-            database=None,
-            deadline=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(dual_problems())
-        def count(problem: DualProblem) -> None:
-            seen.update([*edge_cases(problem, solver.solve(problem)), "drawn"])
-
-        count()
+        draw(DRAWN, count, number=number)
     total = seen.pop("drawn")
     return {name: 100 * number / total for name, number in seen.items()}
 
