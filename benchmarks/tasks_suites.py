@@ -38,7 +38,8 @@ LIMITS: Mapping[str, tuple[str, ...]] = {
 
 @attrs.frozen
 class Suite:
-    """A ``task``, run for ``steps`` environment steps in ``variants`` (by name: further options of ``cvpo train``).
+    """A ``task``, run for ``steps`` environment steps in ``variants`` (by name: further options of ``cvpo train``,
+    after ``common``, those of every variant).
 
     ``limits`` are those of the episode costs, in the order of the task's costs; variants without a constraint are held
     against them too. The mode and the samples of the policy are evaluated every ``eval_every`` steps. ``reach``: the
@@ -51,12 +52,16 @@ class Suite:
     limits: tuple[float, ...]
     eval_every: int
     reach: tuple[float, ...] = ()
+    common: tuple[str, ...] = ()
 
     def command(self, variant: str, seed: int, steps: int | None = None) -> list[str]:
         """Arguments of ``cvpo`` that train this run, but for its folder."""
         run = ["--task", self.task, "--seed", str(seed), "--steps", str(self.steps if steps is None else steps)]
-        return ["train", *run, "--eval-every", str(self.eval_every), *self.variants[variant]]
+        return ["train", *run, "--eval-every", str(self.eval_every), *self.common, *self.variants[variant]]
 
+
+#: Ten times the steps for as many updates: what an ablation comes to once learning is over, in minutes a run.
+SPARSE = ("--num-envs", "4", "--updates-per-step", "0.05")
 
 CHEETAH = "SafetyHalfCheetahVelocity-v1"
 
@@ -74,6 +79,10 @@ SUITES: dict[str, Suite] = {
     "ant": Suite("SafetyAntVelocity-v1", PRESET, 1_000_000, (25.0,), 25_000, (1_000.0, 2_000.0)),
     "ablation-circle": Suite("SafetyBallCircle-v0", ABLATION, 15_000, (10.0,), 5_000, (400.0, 500.0)),
     "ablation-velocity": Suite("SafetyHopperVelocity-v1", ABLATION, 20_000, (25.0,), 5_000, (500.0, 1_000.0)),
+    "ablation-circle-long": Suite("SafetyBallCircle-v0", ABLATION, 200_000, (10.0,), 20_000, (400.0, 500.0), SPARSE),
+    "ablation-velocity-long": Suite(
+        "SafetyHopperVelocity-v1", ABLATION, 200_000, (25.0,), 20_000, (1_000.0, 1_200.0), SPARSE
+    ),
     "limits-circle": Suite("SafetyBallCircle-v0", {**PRESET, **LIMITS}, 15_000, (10.0,), 5_000, (400.0, 500.0)),
     "limits-velocity": Suite("SafetyHopperVelocity-v1", LIMITS, 20_000, (25.0,), 5_000, (500.0, 1_000.0)),
 }
