@@ -19,6 +19,7 @@ from cvpo.config import AgentConfig
 from cvpo.constraint import Constraint
 from cvpo.envs.spaces import ActionDoor, flat_size, flatten
 from cvpo.errors import ConfigError, EnvError, fitting
+from cvpo.handover import check_batch, check_values
 from cvpo.inputs import NetworkInputs
 from cvpo.learner import Learner
 from cvpo.statistics import Episode
@@ -49,8 +50,8 @@ class CVPO:
         env: Any = None,
     ) -> None:
         for name, value, least in (("num_envs", num_envs, 1), ("seed", seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise ConfigError(f"{name} is {value!r}; allowed: an integer >= {least}")
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value < 2**63:
+                raise ConfigError(f"{name} is {value!r}; allowed: an integer >= {least}, below 2**63")
         self.config = config
         self.observation_space, self.action_space = observation_space, action_space
         self.door = ActionDoor(action_space)
@@ -110,11 +111,7 @@ class CVPO:
         if not isinstance(transition, Transition):
             raise ConfigError(f"transition is a {type(transition).__name__}; allowed: a cvpo.Transition")
         transition.check(self.spec, self.num_envs)
-        for name in ("obs", "action", "signals", "next_obs"):
-            value = getattr(transition, name)
-            # The sum is quick, and where it is not finite the values may be.
-            if not np.isfinite(value.sum().item()) and not bool(value.isfinite().all()):
-                raise EnvError(f"transition.{name} has a non-finite value at step {self.steps}; allowed: finite values")
+        check_values(transition, self.steps, discrete=self.door.discrete)
         finished = self.constraint.add(transition)
         if self.config.returns.windows and transition.log_prob is None:
             transition = attrs.evolve(transition, log_prob=self.log_prob(transition.obs, transition.action))
@@ -149,6 +146,7 @@ class CVPO:
         """What an update is made of, as the networks see it: a replayed batch and the E-step's states [B,O]. Where the
         critic measures the limit, it does so now."""
         batch = self.store.sample(self.config.batch_size)
+        check_batch(batch, self.spec, self.config.batch_size)
         states = self.inputs(self.source.select(batch, self.estep_batch))
         if self._by_critic is not None:
             self.constraint.measured = self._measured_by_critic(*self._by_critic)

@@ -122,6 +122,8 @@ def make_agent(
     for option in options:
         if option not in _OPTIONS:
             raise ConfigError(f"make_agent has no option {option!r}; {suggest(option, _OPTIONS)}")
+    if isinstance(env, str):
+        raise ConfigError(f"env is {env!r}; allowed: an environment, such as cvpo.envs.make({env!r}), or None")
     if horizon is None and env is not None:
         horizon = env.horizon if isinstance(env, VectorEnv) else getattr(env.spec, "max_episode_steps", None)
     config = AgentConfig(

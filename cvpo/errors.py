@@ -62,5 +62,5 @@ def fitting(problem: str) -> Iterator[None]:
         raise
     except KeyError as error:
         raise CheckpointError(f"{problem}: it has no {error}") from error
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise CheckpointError(f"{problem}: {error}") from error

@@ -11,6 +11,7 @@ import torch
 from cvpo.agent import CVPO
 from cvpo.envs import VectorEnv, as_vector
 from cvpo.errors import ConfigError
+from cvpo.handover import check_spaces
 
 
 @attrs.frozen
@@ -38,10 +39,9 @@ class Evaluation:
 
 def check_episodes(episodes: int, seed: int | None) -> None:
     """Raises ConfigError unless there are episodes to play, from a seed that can be one."""
-    if episodes < 1:
-        raise ConfigError(f"episodes is {episodes}; allowed: an integer >= 1")
-    if seed is not None and seed < 0:
-        raise ConfigError(f"seed is {seed}; allowed: an integer >= 0")
+    for name, value, least in (("episodes", episodes, 1), ("seed", 0 if seed is None else seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise ConfigError(f"{name} is {value!r}; allowed: an integer >= {least}")
 
 
 def evaluate(
@@ -60,8 +60,8 @@ def evaluate(
     that short episodes are not counted more often than long ones. The agent's own random generator is not used.
     ``seed`` is that of the episodes, with which ``env`` is reset: give evaluation an environment of its own. None draws
     one from the agent's, whose episodes are not those of training. ``gamma`` discounts the costs (None: the agent's; 1
-    without an agent). Raises ConfigError for no episodes, a seed below 0, and the environment of a training loop that
-    is going on.
+    without an agent). Raises ConfigError for no episodes, a seed below 0, an environment with other observations or
+    actions than the agent's or fewer costs, and that of a training loop that is going on.
     """
     check_episodes(episodes, seed)
     if agent is not None and not hasattr(agent, "seed"):
@@ -72,6 +72,12 @@ def evaluate(
     if not isinstance(env, VectorEnv):
         known = {} if agent is None else {"costs": len(agent.config.cost_limits), "horizon": agent.config.horizon}
         env = as_vector(env, seed=seed, **known)
+    if agent is not None:
+        check_spaces(agent, env)
+        limits = len(agent.config.cost_limits)
+        if len(env.cost_names) < limits:
+            found = f"the environment {env.task} {len(env.cost_names)} costs"
+            raise ConfigError(f"the agent has {limits} cost limits, {found}; allowed: a cost for each limit")
     if env.trained:
         raise ConfigError("env is the one that is being trained on; allowed: an environment of its own, cvpo.envs.make")
     if gamma is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,11 @@ from typing import Any
 def replacing(path: Path, mode: str = "w", **options: Any) -> Iterator[Any]:
     """A file to write to, as ``open(path, mode, **options)``, that appears as ``path`` once it is whole and on disk.
 
-    Whatever stood there before stays until then, and for good where writing fails. Raises what ``open`` raises.
+    Whatever stood there before stays until then, and for good where writing fails. Raises what ``open`` raises, and
+    OSError where a device stands there, which would be replaced for everybody.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
     partial = path.with_name(path.name + ".partial")
     try:
         with open(partial, mode, **options) as file:

@@ -18,8 +18,10 @@ from cvpo.constraint import Constraint, Constraints
 from cvpo.critics.level import correct_level
 from cvpo.critics.returns import Evaluation
 from cvpo.critics.targets import bootstrap_of
+from cvpo.errors import ConfigError
 from cvpo.estep import DualProblem, DualSolution
 from cvpo.estep.metrics import expectation_metrics
+from cvpo.handover import require_tensor
 from cvpo.types import Batch, Spec
 
 NETWORKS = ("policy", "old_policy", "critic", "target_critic")
@@ -113,6 +115,8 @@ class Learner:
         with torch.no_grad():
             target = config.returns.targets(batch, self._evaluation)
         loss, td = config.critic.loss(self.critic, batch, target)
+        require_tensor("the critic's loss", loss, self._each.shape)
+        require_tensor("the critic's TD errors", td, batch.weight.shape)
         self.critic_optimiser.zero_grad(set_to_none=True)
         # Of a population the losses are apart: each has the gradient 1, as the loss of a single one.
         loss.backward(self._each)
@@ -127,7 +131,15 @@ class Learner:
     def _next_values(self, obs: Tensor) -> Tensor:
         """V_s = E_π Q_s(o, a) of the critics that targets are made of, from ``target_particles`` actions."""
         actions = self._evaluation.policy(obs).sample(self.config.target_particles, self.generator)
-        return self._bootstrap(self._td_critic, obs, actions)
+        values = self._bootstrap(self._td_critic, obs, actions)
+        # A signal that is missing would be taken from another.
+        samples = values.shape[self._lead : -2]
+        require_tensor("the critic's V of next states", values, (*self._each.shape, *samples, *self._sized(obs)))
+        return values
+
+    def _sized(self, obs: Tensor) -> tuple[int, int]:
+        """S signals of the B states ``obs`` [...,B,O]."""
+        return self.spec.signals, obs.shape[-2]
 
     def _target_q_values(self, obs: Tensor, actions: Tensor) -> Tensor:
         return self.config.critic.evaluate(self._td_critic, obs, actions.unsqueeze(-2)).squeeze(-1)
@@ -147,10 +159,14 @@ class Learner:
             actions, log_prior, prior = old.sample(config.particles, self.generator), None, None
         net = self.target_critic if config.estep_critic == "target" else self.critic
         q = config.critic.evaluate(net, obs, actions)
+        require_tensor("the critic's Q", q, (*self._each.shape, *self._sized(obs), actions.shape[-2]))
         reward, costs = q[..., 0, :, :], q[..., 1:, :, :]
         limit = constraint.threshold(costs, prior)
         problem = DualProblem(reward, costs, limit, self._kl_epsilon, log_prior)
         solution = config.estep.solve(problem, warm=self.solution if config.warm_start else None)
+        if not isinstance(solution, DualSolution):
+            raise ConfigError(f"the E-step's solution is a {type(solution).__name__}; allowed: a DualSolution")
+        require_tensor("the weights of the E-step's solution", solution.weights, reward.shape)
         self.solution = solution
         measured = {f"estep/{name}": value for name, value in expectation_metrics(problem, solution).items()}
         return actions, solution.weights, measured | {"policy/entropy": old.entropy().mean(-1)}

@@ -51,7 +51,8 @@ class JsonLines:
             size = self._file.seek(0, os.SEEK_END)
             if size < position:
                 raise RunError(
-                    f"log {self.path} has {size} bytes, the checkpoint was made at {position}: rows are missing"
+                    f"log {self.path} has {size} bytes, the checkpoint was made at {position}: rows are missing; "
+                    "put the whole file back"
                 )
             self._file.truncate(position)
 

@@ -13,14 +13,20 @@ from cvpo.envs.spaces import ActionDoor
 from cvpo.errors import ConfigError
 from cvpo.types import Transition
 
+#: How far outside of the bounds an action may lie, in units of half their width, or of 1 where that is less.
+ROUNDING = 1e-4
+
 
 def fill(agent: CVPO, data: Dataset) -> int:
     """Put ``data`` into the replay and the E-step's states of ``agent``; how many transitions went in.
 
     With N environments the data are cut into N pieces that run side by side, up to N − 1 transitions at the end are
     left out, and every piece ends as a truncation. Actions become the policy's own. The agent's steps and its measured
-    costs stay as they are: those are of its own policy. Raises ConfigError where sizes or the number of costs differ.
+    costs stay as they are: those are of its own policy. Raises ConfigError where sizes or the number of costs differ,
+    for actions outside of the environment's bounds, and for values that are not finite.
     """
+    if not isinstance(data, Dataset):
+        raise ConfigError(f"data is a {type(data).__name__}; allowed: a Dataset, such as dsrl.read(path) gives")
     envs = agent.num_envs
     steps = len(data) // envs
     _check(agent, data, steps)
@@ -56,7 +62,8 @@ def fill(agent: CVPO, data: Dataset) -> int:
 
 def own_actions(door: ActionDoor, actions: np.ndarray) -> np.ndarray:
     """The policy's own actions [n,D] for those of the environment: the inverse of :meth:`ActionDoor.to_env`; 0 in a
-    dimension without width. Raises ConfigError for numbers that are none of the discrete actions."""
+    dimension without width. Raises ConfigError for numbers that are none of the discrete actions, or outside of the
+    bounds."""
     if door.discrete:
         index = actions.reshape(-1) - door.start
         known = np.isin(index, np.arange(door.size))
@@ -67,6 +74,12 @@ def own_actions(door: ActionDoor, actions: np.ndarray) -> np.ndarray:
             )
         return np.eye(door.size, dtype=np.float32)[index.astype(np.int64)]
     wide = door.half > 0
+    outside = np.abs(actions - door.low - door.half) > door.half + ROUNDING * np.maximum(door.half, 1.0)
+    if outside.any():
+        raise ConfigError(
+            f"the data set has {int(outside.any(-1).sum())} actions outside of {door.space}, the first "
+            f"{actions[outside.any(-1)][0].tolist()}; allowed: those within, as the environment took them"
+        )
     return np.where(wide, (actions - door.low) / np.where(wide, door.half, 1.0) - 1.0, 0.0).astype(np.float32)
 
 
@@ -80,5 +93,11 @@ def _check(agent: CVPO, data: Dataset, steps: int) -> None:
     for what, ours, theirs in pairs:
         if ours != theirs:
             raise ConfigError(f"the agent was made for {ours} {what}, the data set has {theirs}")
+    for name, value in attrs.asdict(data).items():
+        length = value.shape[-1] if name == "signals" else len(value)
+        if length != len(data):
+            raise ConfigError(f"the data set has {length} {name} for {len(data)} obs; allowed: as many")
+        if not np.isfinite(value).all():
+            raise ConfigError(f"{name} of the data set has values that are not finite; allowed: finite ones")
     if steps < 1:
         raise ConfigError(f"the data set has {len(data)} transitions; allowed: one for each of {agent.num_envs} envs")

@@ -11,7 +11,7 @@ from gymnasium import Space, spaces
 from cvpo import checkpoint
 from cvpo.agent import CVPO
 from cvpo.assembly import check_safe, describe, make_agent
-from cvpo.errors import CheckpointError
+from cvpo.errors import CheckpointError, fitting
 
 
 def save(agent: CVPO, path: str | os.PathLike[str], *, replay: bool = True) -> None:
@@ -32,16 +32,17 @@ def load(path: str | os.PathLike[str], *, env: Any = None, device: str = "cpu") 
     tree = checkpoint.read(path)
     if "config" not in tree or "state" not in tree:
         raise CheckpointError(f"{path} holds no agent: found {sorted(tree)}; allowed: a file that CVPO.save wrote")
-    check_safe(tree["config"])
-    agent = make_agent(
-        _space(tree["observation_space"]),
-        _space(tree["action_space"]),
-        env=env,
-        num_envs=tree["num_envs"],
-        seed=tree["seed"],
-        device=device,
-        **tree["config"],
-    )
+    with fitting(f"{path} does not describe an agent"):
+        check_safe(tree["config"])
+        agent = make_agent(
+            _space(tree["observation_space"]),
+            _space(tree["action_space"]),
+            env=env,
+            num_envs=tree["num_envs"],
+            seed=tree["seed"],
+            device=device,
+            **tree["config"],
+        )
     agent.load_state_dict(tree["state"])
     return agent
 
@@ -83,4 +84,6 @@ def _space(plain: dict[str, Any]) -> Space[Any]:
         return spaces.Text(high, min_length=low, charset=plain["characters"])
     if kind == "Dict":
         return spaces.Dict([(name, _space(part)) for name, part in plain["spaces"].items()])
-    return spaces.Tuple([_space(part) for part in plain["spaces"]])
+    if kind == "Tuple":
+        return spaces.Tuple([_space(part) for part in plain["spaces"]])
+    raise CheckpointError(f"there is no space of the kind {kind!r}")

@@ -12,6 +12,7 @@ import torch
 from cvpo.agent import CVPO
 from cvpo.envs import Groups, VectorEnv, as_vector
 from cvpo.errors import ConfigError, suggest
+from cvpo.handover import check_spaces
 from cvpo.metrics import Means
 from cvpo.types import Transition
 from cvpo.validators import number
@@ -214,13 +215,8 @@ def check_fit(agent: Any, env: Any) -> None:
     pairs = (
         ("costs (one limit for each)", len(agent.config.cost_limits), len(env.cost_names)),
         ("parallel environments", agent.num_envs * len(_members(agent)), env.num_envs),
-        ("observation size", agent.spec.obs_size, env.obs_size),
-        ("action size", agent.spec.action_size, env.action_size),
     )
     for what, ours, theirs in pairs:
         if ours != theirs:
             raise ConfigError(f"the agent was made for {ours} {what}, the environment {env.task} has {theirs}")
-    ours, theirs = agent.door.space, env.action_space
-    if ours != theirs:
-        # Of one size, they may differ in bounds, and the same action would do another thing.
-        raise ConfigError(f"the agent was made for the action space {ours}, the environment {env.task} has {theirs}")
+    check_spaces(agent, env)

@@ -74,6 +74,11 @@ def device_here(value: Any) -> torch.device:
     device = device_of(value)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device is {str(value)!r}, but torch finds no CUDA device here; allowed: 'cpu'")
+    try:
+        torch.Generator(device)
+    except (RuntimeError, NotImplementedError) as error:
+        found = f"device is {str(value)!r}, which has no random generator here"
+        raise ConfigError(f"{found}; allowed: 'cpu', or 'cuda' where torch finds one") from error
     return device
 
 

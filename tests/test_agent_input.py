@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import cvpo
+from cvpo import checkpoint
 from cvpo.envs import make
 from cvpo.errors import CheckpointError, ConfigError, EnvError
 from cvpo.types import Transition
@@ -51,6 +52,9 @@ STEP = dict(
         (dict(cost_limits=[[25.0]]), ConfigError, r"cost_limits is \[\[25.0\]\]; allowed"),
         (dict(num_envs=0), ConfigError, "num_envs is 0; allowed: an integer >= 1"),
         (dict(seed=-1), ConfigError, "seed is -1; allowed: an integer >= 0"),
+        (dict(seed=2**70), ConfigError, "seed is 1180591620717411303424; allowed: an integer >= 0, below"),
+        (dict(device="meta"), ConfigError, "device is 'meta', which has no random generator here; allowed: 'cpu'"),
+        (dict(env="cvpo/Sprint-v0"), ConfigError, "env is 'cvpo/Sprint-v0'; allowed: an environment, such as"),
         (dict(device="foo"), ConfigError, "device is 'foo'; allowed: a device of torch"),
         (dict(mask_cost="no"), ConfigError, "AgentConfig.mask_cost is 'no'; allowed: True, False"),
         (dict(estep=3), ConfigError, "estep is 3, which has no solve; allowed: a name"),
@@ -108,6 +112,25 @@ def test_a_damaged_file_is_a_clear_error(tmp_path):
         cvpo.load(path)
     with pytest.raises(CheckpointError, match="cannot be read"):
         cvpo.load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        ({"action_space": None}, "it has no 'action_space'"),
+        ({"num_envs": None}, "it has no 'num_envs'"),
+        ({"observation_space": {"kind": "spaces"}}, "no space of the kind 'spaces'"),
+        ({"config": [1]}, "does not describe an agent"),
+    ],
+)
+def test_a_whole_file_of_something_else_is_a_clear_error(tmp_path, spoilt, message):
+    path = tmp_path / "agent.safetensors"
+    agent, _ = line_agent()
+    agent.save(path)
+    tree = {**checkpoint.read(path), **spoilt}
+    checkpoint.write(path, {name: value for name, value in tree.items() if value is not None})
+    with pytest.raises(CheckpointError, match=message):
+        cvpo.load(path)
 
 
 @pytest.mark.parametrize(

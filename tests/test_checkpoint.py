@@ -126,6 +126,14 @@ def test_a_full_disk_leaves_the_earlier_ones(tmp_path: Path) -> None:
     assert folder.newest() == (2, {"step": 2})
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="needs /dev/null")
+def test_a_device_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "file").symlink_to("/dev/null")
+    with pytest.raises(CheckpointError, match="file could not be written: it is no regular file"):
+        checkpoint.write(tmp_path / "file", {"step": 1})
+    assert (tmp_path / "file").is_symlink()
+
+
 def test_a_disk_that_fills_up_half_way_leaves_the_same_one_before(tmp_path: Path) -> None:
     checkpoint.write(tmp_path / "file", {"step": 1})
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

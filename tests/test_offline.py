@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -109,6 +110,19 @@ def test_a_dimension_without_width_has_one_action() -> None:
     assert own_actions(door, np.array([[1.0, 3.0]])).tolist() == [[0.5, 0.0]]
 
 
+def test_a_data_set_made_by_hand_is_looked_at_too(tmp_path, arrays) -> None:
+    data = read(write(tmp_path / "data.hdf5", arrays))
+    agent, _ = line_agent(1)
+    for spoilt, words in (
+        (attrs.evolve(data, obs=np.nan * data.obs), "obs of the data set has values that are not finite"),
+        (attrs.evolve(data, signals=data.signals[:, 1:]), "the data set has 100 signals for 101 obs; allowed"),
+        ("data.hdf5", "data is a str; allowed: a Dataset"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            fill(agent, spoilt)
+    assert not len(agent.store)
+
+
 def test_errors_name_what_is_wrong(tmp_path, arrays, monkeypatch) -> None:
     without = {key: value for key, value in arrays.items() if key != "costs"}
     with pytest.raises(ConfigError, match="has no costs; found"):
@@ -123,6 +137,15 @@ def test_errors_name_what_is_wrong(tmp_path, arrays, monkeypatch) -> None:
         ("rewards", np.ones((len(arrays["rewards"]), 2)), r"rewards has shape \[101, 2\]; allowed: \[101\]"),
         ("terminals", np.full(len(arrays["rewards"]), np.nan), "terminals has 101 non-finite"),
         ("next_observations", arrays["next_observations"][:, :1], "as the size of next observations"),
+        ("observations", 1e39 + arrays["observations"], "observations has 303 non-finite of 303 values"),
+        ("timeouts", 0.5 * arrays["timeouts"], "timeouts has values other than 0 and 1; allowed: flags"),
+        (
+            "costs",
+            np.array(["none"] * STEPS, dtype="S4"),
+            r"costs is .* \[101\]; allowed: an array of numbers",
+        ),
+        ("rewards", np.float64(1.0), r"rewards is float64 of shape \[\]; allowed: an array of numbers"),
+        ("actions", 7.0 + arrays["actions"], "the data set has 101 actions outside of Box"),
     ):
         with pytest.raises(ConfigError, match=words):
             fill(line_agent(1)[0], read(write(tmp_path / f"{key}.hdf5", {**arrays, key: value})))

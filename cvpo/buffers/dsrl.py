@@ -46,6 +46,11 @@ def read(path: str | os.PathLike[str]) -> Dataset:
             arrays = {key: np.asarray(file[key]) for key in KEYS}
     except OSError as error:
         raise ConfigError(f"{path} cannot be read as HDF5: {error}") from error
+    for key, array in arrays.items():
+        if not array.ndim or array.dtype.kind not in "biuf":
+            raise ConfigError(
+                f"{path}: {key} is {array.dtype} of shape {list(array.shape)}; allowed: an array of numbers"
+            )
     lengths = {key: len(array) for key, array in arrays.items()}
     if len(set(lengths.values())) != 1 or not lengths["rewards"]:
         raise ConfigError(f"{path} has arrays of lengths {lengths}; allowed: one length, at least 1")
@@ -53,21 +58,25 @@ def read(path: str | os.PathLike[str]) -> Dataset:
     for key in ("rewards", "terminals", "timeouts"):
         if arrays[key].size != count:
             raise ConfigError(f"{path}: {key} has shape {list(arrays[key].shape)}; allowed: [{count}]")
-    for key in KEYS:
-        bad = int((~np.isfinite(arrays[key])).sum())
+    tables = {key: _table(array, count) for key, array in arrays.items()}
+    for key, table in tables.items():
+        bad = int((~np.isfinite(table)).sum())
         if bad:
-            raise ConfigError(f"{path}: {key} has {bad} non-finite of {arrays[key].size} values; allowed: finite")
-    costs = _table(arrays["costs"], count)
+            raise ConfigError(f"{path}: {key} has {bad} non-finite of {table.size} values; allowed: finite in float32")
+    for key in ("terminals", "timeouts"):
+        if not np.isin(tables[key], (0.0, 1.0)).all():
+            raise ConfigError(f"{path}: {key} has values other than 0 and 1; allowed: flags")
     return Dataset(
-        obs=_table(arrays["observations"], count),
-        actions=_table(arrays["actions"], count),
-        signals=np.concatenate([_table(arrays["rewards"], count), costs], axis=1).T,
-        next_obs=_table(arrays["next_observations"], count),
-        terminated=arrays["terminals"].reshape(count).astype(bool),
-        truncated=arrays["timeouts"].reshape(count).astype(bool),
+        obs=tables["observations"],
+        actions=tables["actions"],
+        signals=np.concatenate([tables["rewards"], tables["costs"]], axis=1).T,
+        next_obs=tables["next_observations"],
+        terminated=tables["terminals"][:, 0] != 0,
+        truncated=tables["timeouts"][:, 0] != 0,
     )
 
 
 def _table(array: Any, count: int) -> np.ndarray:
-    """[n] or [n,...] as float32 [n,·]."""
-    return np.ascontiguousarray(array, dtype=np.float32).reshape(count, -1)
+    """[n] or [n,...] as float32 [n,·]; infinite where it is too large for that."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype=np.float32).reshape(count, -1)

@@ -73,6 +73,16 @@ class GivenCost:
             object.__setattr__(self, name, value)
 
     @property
+    def signals(self) -> int | None:
+        """S where ``costs`` are told, which it must then be."""
+        return 1 + len(self.costs) if self.costs else None
+
+    @property
+    def given(self) -> tuple[int, ...]:
+        """The signals that are not learned."""
+        return tuple(m for m, function in enumerate(self._functions, start=1) if function is not None)
+
+    @property
     def distributional(self) -> bool:
         """Whether ``critic`` learns the distribution of the return."""
         return getattr(self.learned_by, "distributional", False)

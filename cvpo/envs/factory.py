@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
+import numpy as np
 
 from cvpo.envs.adapter import check_cost_keys
 from cvpo.envs.serial import Serial
@@ -38,7 +39,7 @@ def make(
     a space that is not supported and for a missing horizon.
     """
     for name, value, least in (("num_envs", num_envs, 1), ("seed", seed, 0), ("workers", workers, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise ConfigError(f"{name} is {value!r}; allowed: an integer >= {least}")
     keys = check_cost_keys(cost_keys)
     tasks: list[Any] = list(task) if isinstance(task, (list, tuple)) else [task] * num_envs

@@ -63,12 +63,12 @@ class Source:
         own = env.spec.max_episode_steps if env.spec is not None else None
         if self.horizon is not None and own is not None and self.horizon > own:
             raise EnvError(f"horizon is {self.horizon}, but {self.name!r} ends its episodes after {own} steps")
-        horizon = self._require(self.horizon or own)
+        horizon = self._require(own if self.horizon is None else self.horizon)
         return _limited(adapt(env), horizon if horizon != own else None), horizon
 
     def _registered(self, task: str) -> tuple[gymnasium.Env, int]:
         spec = copy.deepcopy(find_spec(task))
-        horizon = self._require(self.horizon or spec.max_episode_steps)
+        horizon = self._require(spec.max_episode_steps if self.horizon is None else self.horizon)
         # Gymnasium's wrappers take five-tuples only, so they go outside ours; the adapter itself checks and orders.
         spec.max_episode_steps = None
         spec.order_enforce = False

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cvpo.distributions.gaussian import diagonal
 from cvpo.errors import ProblemError
 
 
@@ -41,5 +42,9 @@ def check_particles(old: Any, actions: Tensor | None, weights: Tensor) -> None:
         raise ProblemError("weights are negative, not finite, or all 0 in a state; allowed: at least 0, with a sum > 0")
     if not bool(torch.isfinite(old.mode).all()):
         raise ProblemError("the old policy is not finite; allowed: finite parameters")
+    if old.kind == "gaussian":
+        deviations = diagonal(old.scale, old.mode)
+        if not bool((torch.isfinite(deviations) & (deviations > 0)).all()):
+            raise ProblemError("the old policy has deviations of 0 or less, or not finite; allowed: > 0")
     if actions is not None and not bool(torch.isfinite(actions).all()):
         raise ProblemError("actions are not finite; allowed: finite values")

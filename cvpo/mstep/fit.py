@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from cvpo.errors import CheckpointError
+from cvpo.errors import CheckpointError, ConfigError
 from cvpo.mstep.guard import guard, spread
 from cvpo.mstep.protocol import Projection
 
@@ -53,17 +54,33 @@ class FitState:
                 if isinstance(value, Tensor):
                     value.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
+    def divergences(self, kls: dict[str, Tensor]) -> list[Tensor]:
+        """The KL terms [*population,B] in the order of ``terms``. Raises ConfigError where one of them is missing."""
+        missing = [term for term in self.terms if not isinstance(kls, dict) or term not in kls]
+        if missing:
+            found = sorted(kls) if isinstance(kls, dict) else f"a {type(kls).__name__}"
+            raise ConfigError(
+                f"the projection's kl gives {found}; allowed: a dict with its bounds' names, {self.terms}"
+            )
+        return [kls[term] for term in self.terms]
+
     def ratios(self, kls: dict[str, Tensor]) -> Tensor:
         """KL/ε of each term [*population, terms]: of the mean over states, or of the largest for ``"state"``."""
-        values = [kls[term].detach() for term in self.terms]
+        values = [value.detach() for value in self.divergences(kls)]
         pooled = [value.mean(-1) if self.average == "batch" else value.amax(-1) for value in values]
         return torch.stack(pooled, -1) / self.bounds
 
 
 def build_state(policy: nn.Module, projection: Projection, population: Sequence[int], lr: float) -> FitState:
-    """A fresh state: Adam over the parameters of ``policy``, multipliers 0."""
+    """A fresh state: Adam over the parameters of ``policy``, multipliers 0.
+
+    Raises ConfigError for bounds that bound nothing: the guard would let every step pass, or none.
+    """
     params = tuple(policy.parameters())
     bounds = projection.bounds
+    if not bounds or not all(0.0 < bound < math.inf for bound in bounds.values()):
+        allowed = "the name and the bound of each KL term, positive and finite"
+        raise ConfigError(f"{type(projection).__name__}.bounds is {bounds!r}; allowed: {allowed}")
     dtype, device = params[0].dtype, params[0].device
     return FitState(
         params=params,

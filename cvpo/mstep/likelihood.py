@@ -65,7 +65,7 @@ class Likelihood:
             terms = projection.kl(old, new)
             if iteration > 0:
                 self._ascend(state, state.ratios(terms))
-            excess = torch.stack([terms[term].mean(-1) for term in state.terms], -1) - state.bounds
+            excess = torch.stack([term.mean(-1) for term in state.divergences(terms)], -1) - state.bounds
             objective = projection.objective(old, new, actions, weights).mean(-1)
             loss = (state.alpha * excess).sum(-1) - objective
             descend(state, loss, self.max_grad_norm)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cvpo import validators
+from cvpo.errors import ConfigError
 from cvpo.mstep.fit import FitState, build_state, descend, finish
 from cvpo.mstep.protocol import Projection
 
@@ -47,6 +48,8 @@ class Regression:
         """One M-step in place on ``policy``; its statistics. ``loss`` is before the last step."""
         with torch.no_grad():
             target = projection.project(old, actions, weights)
+        if not callable(getattr(target, "kl", None)):
+            raise ConfigError(f"the projection's project gives a {type(target).__name__}; allowed: a distribution")
         for _ in range(self.iterations):
             loss = target.kl(policy(obs)).mean(-1)
             descend(state, loss, self.max_grad_norm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -73,6 +74,18 @@ def column_names(config: AgentConfig) -> list[str]:
         *(f"discounted_{s}" for s in signals),
         *(f"predicted_{m}" for m in costs),
     ]
+
+
+def troubles(row: Mapping[str, Any]) -> dict[str, str]:
+    """What in a row of metrics says that nothing is learned, in words, by name."""
+    found = {}
+    loss = row.get("critic/loss")
+    if loss is not None and not math.isfinite(loss):
+        found["critic"] = f"critic/loss is {loss}: the critic is lost, and so is what follows from it"
+    failed = sum(row.get(f"estep/{status}", 0.0) for status in ("nonfinite", "backend_error"))
+    if failed > 0.5:
+        found["estep"] = f"{failed:.0%} of the E-steps have no solution (estep/nonfinite, estep/backend_error)"
+    return found
 
 
 @attrs.frozen

@@ -11,7 +11,7 @@ from cvpo.logs import CsvTable, Events, JsonLines
 from cvpo.progress import Progress
 from cvpo.run.config import RunConfig
 from cvpo.run.folder import RunFolder
-from cvpo.run.measure import Interval, Score, evaluation_seed, score
+from cvpo.run.measure import Interval, Score, evaluation_seed, score, troubles
 from cvpo.train import Loop
 
 #: How the agent acts in an evaluation, and whether that is deterministic.
@@ -36,6 +36,7 @@ class Recorder:
         self.scores: tuple[Score, ...] = ()
         self.stopped: int | None = None
         self._asked: int | None = None
+        self._told: dict[str, str] = {}
         positions = {"metrics": 0, "evaluations": 0}
         elapsed = 0.0
         if state is not None:
@@ -102,6 +103,10 @@ class Recorder:
         self.table.append(row)
         if self.events is not None:
             self.events.append(row)
+        found = troubles(row)
+        for name in found.keys() - self._told.keys():
+            self.progress.note(f"step {agent.steps}: {found[name]}")
+        self._told = found
         limits = agent.config.cost_limits
         self.progress.figures(row["train/return"], [row[f"train/cost_{m}"] for m in range(len(limits))], limits)
         self._mark()

@@ -14,7 +14,8 @@ from typing import Any
 
 import attrs
 
-from cvpo.errors import ConfigError, fitting
+from cvpo.errors import ConfigError, RunError, fitting
+from cvpo.logs import read_rows
 from cvpo.progress import Progress, Silent
 from cvpo.run import folder as folders
 from cvpo.run.config import RunConfig, to_json
@@ -78,10 +79,10 @@ def _run(
         stack.callback(progress.stop)
         announce([folder], config, progress)
         saved = _restore(folder, config, loop, progress) if resume else None
-        if resume:
-            prolong(folder, config.steps, agent.steps)
+        check_steps(folder, config.steps, agent.steps)
         recorder = Recorder(config, folder, agent, eval_env, progress, saved)
         stack.callback(recorder.close)
+        prolong(folder, config.steps)
         progress.start(agent.steps, config.steps)
         with signals(recorder.stop):
             loop.run(config.steps, recorder)
@@ -104,10 +105,14 @@ def reopen(folder: RunFolder, steps: int | None) -> RunConfig:
     return config if steps is None else attrs.evolve(config, steps=steps)
 
 
-def prolong(folder: RunFolder, steps: int, done: int) -> None:
-    """Let the run's configuration say ``steps``. Raises ConfigError where more are ``done``."""
+def check_steps(folder: RunFolder, steps: int, done: int) -> None:
+    """Raises ConfigError where more than ``steps`` are ``done``."""
     if steps < done:
         raise ConfigError(f"steps is {steps}, and run {folder.path} has {done} already; allowed: {done} or more")
+
+
+def prolong(folder: RunFolder, steps: int) -> None:
+    """Let the run's configuration say ``steps``, once everything else is as it must be to go on."""
     if steps != folder.options().get("steps"):
         folders.write_text(folder.config, to_json({**folder.options(), "steps": steps}))
 
@@ -131,6 +136,7 @@ def _restore(folder: RunFolder, config: RunConfig, loop: Loop, progress: Progres
     """Bring the loop to the newest whole checkpoint; the recorder's part of it, None where none was written yet."""
     checkpoints = folder.checkpoints(config.keep_checkpoints)
     if not checkpoints.files():
+        check_restart(folder, config)
         progress.note(f"{folder.path} has no checkpoint yet; starting again")
         return None
     step, tree = checkpoints.newest(warn=progress.note)
@@ -138,6 +144,16 @@ def _restore(folder: RunFolder, config: RunConfig, loop: Loop, progress: Progres
         loop.agent.load_state_dict(tree["agent"])
         loop.load_state_dict(tree["loop"])
         return tree["recorder"]
+
+
+def check_restart(folder: RunFolder, config: RunConfig) -> None:
+    """Raises RunError where a run has no checkpoint but was beyond its first: to start again would drop its rows."""
+    rows = read_rows(folder.metrics) if folder.metrics.exists() else []
+    done = rows[-1]["step"] if rows else 0
+    # The row of a step is written before its checkpoint, and a run may be killed in between.
+    if folder.result.exists() or 0 < config.checkpoint_every <= done - config.num_envs:
+        found = f"{len(rows)} rows of metrics, to step {done}, and no checkpoint to go on from"
+        raise RunError(f"{folder.path} has {found}; allowed: put its checkpoints back, or train in a new folder")
 
 
 def misfit(folder: RunFolder, step: int) -> str:

@@ -18,7 +18,17 @@ from cvpo.run.config import RunConfig
 from cvpo.run.folder import Lock, RunFolder
 from cvpo.run.members import Spoken, views_of
 from cvpo.run.recorder import Recorder
-from cvpo.run.session import Result, announce, complete, misfit, prolong, reopen, signals
+from cvpo.run.session import (
+    Result,
+    announce,
+    check_restart,
+    check_steps,
+    complete,
+    misfit,
+    prolong,
+    reopen,
+    signals,
+)
 from cvpo.run.setting import build, resolved, setting
 from cvpo.train import Loop
 from cvpo.vector_agent import VectorAgent
@@ -56,6 +66,9 @@ def resume_together(
     :func:`cvpo.run.resume`, and raises what that raises; ConfigError where they differ in more than their seed.
     """
     made = [RunFolder(Path(path)) for path in paths]
+    for index, folder in enumerate(made):
+        if any(folder.path.resolve() == other.path.resolve() for other in made[:index]):
+            raise ConfigError(f"{folder.path} is given twice; allowed: every run once")
     configs = [reopen(folder, steps) for folder in made]
     for folder, config in zip(made[1:], configs[1:], strict=True):
         for field in attrs.fields(RunConfig):
@@ -94,9 +107,8 @@ def _run(
         stack.callback(progress.stop)
         announce(made, configs[0], progress)
         saved = _restore(configs, made, loop, progress) if resume else [None] * len(made)
-        if resume:
-            for folder in made:
-                prolong(folder, steps, loop.agent.steps)
+        for folder in made:
+            check_steps(folder, steps, loop.agent.steps)
         views = views_of(loop)
         recorders = [
             Recorder(each, folder, view.agent, eval_env, Spoken(progress, each.seed, index == 0), state)
@@ -106,6 +118,7 @@ def _run(
         ]
         for recorder in recorders:
             stack.callback(recorder.close)
+            prolong(recorder.folder, steps)
         progress.start(loop.agent.steps, steps)
         asked: list[int] = []
 
@@ -127,6 +140,8 @@ def _restore(configs: Sequence[RunConfig], made: Sequence[RunFolder], loop: Loop
     checkpoints = [folder.checkpoints(each.keep_checkpoints) for folder, each in zip(made, configs, strict=True)]
     steps = [[step for step, _ in each.files()] for each in checkpoints]
     if not any(steps):
+        for folder, each in zip(made, configs, strict=True):
+            check_restart(folder, each)
         progress.note("no run has a checkpoint yet; starting again")
         return [None] * len(made)
     for step in sorted(set.intersection(*map(set, steps)), reverse=True):

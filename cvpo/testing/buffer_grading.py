@@ -50,9 +50,9 @@ def require_windows(stream: Stream, batch: Batch) -> None:
         "discount": (size,),
     }
     for name, shape in shapes.items():
-        found = tuple(getattr(batch, name).shape)
-        require(found == shape, f"{name} has shape {found}; allowed: {shape}")
-    require(batch.terminated.dtype == torch.bool, f"terminated is {batch.terminated.dtype}; allowed: torch.bool")
+        value, dtype = getattr(batch, name), torch.bool if name == "terminated" else torch.float32
+        require(value.shape == shape, f"{name} has shape {tuple(value.shape)}; allowed: {shape}")
+        require(value.dtype == dtype, f"{name} is {value.dtype}; allowed: {dtype}")
     require(bool(torch.isfinite(batch.obs).all()), "obs is NaN: a row that was never written")
     env, time = batch.obs[:, 0].long(), batch.obs[:, 1].long()
     length = lengths(stream, batch)

@@ -20,10 +20,11 @@ def check_critic(critic: Any, *, signals: int | None = None, examples: int = 15,
     Q-values [S,B,K] that depend on their own state and action alone; networks determined by their generator; a loss
     that is linear in the weights of the batch and reaches every parameter; policy evaluation on a chain of three states
     ends at its Q-values, to ``accuracy`` of their range, where bootstrapping through the termination would end
-    elsewhere. A critic that offers ``ensemble`` is at most its mean for the reward and at least its mean for costs.
+    elsewhere. A critic that offers ``ensemble`` is at most its mean for the reward and at least its mean for costs; one
+    that offers ``given`` need not learn those signals.
 
-    ``signals`` is S where the critic takes only one number of them. ``examples`` of each are drawn, the same ones every
-    time.
+    ``signals`` is S where the critic takes only one number of them (None: its own ``signals``, if it has any).
+    ``examples`` of each are drawn, the same ones every time.
     """
     for _, check in critic_checks(critic, signals=signals, examples=examples, accuracy=accuracy):
         check()
@@ -34,6 +35,7 @@ def critic_checks(
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """The parts of :func:`check_critic`: what each is about, and a call that raises AssertionError."""
     drawn = fixed(examples)
+    signals = signals or getattr(critic, "signals", None)
     counts = st.integers(1, 3) if signals is None else st.just(signals)
     cases = st.tuples(counts, st.integers(1, 5), st.integers(1, 4), st.integers(0, 2**31 - 1))
     parts: list[tuple[str, Callable[[Any, Case], None]]] = [

@@ -149,7 +149,16 @@ class Wrong:
         return self.store(config, spec, num_envs, device, generator)
 
 
+class Double(UniformStore):
+    """Observations in double precision, which no network takes."""
+
+    def at(self, index, weight=None):
+        batch = super().at(index, weight)
+        return attrs.evolve(batch, obs=batch.obs.double())
+
+
 WRONG = {
+    Double: "obs is torch.float64; allowed: torch.float32",
     OneTooOld: "never written|overwritten or never added|NaN|not what was added|goes on after",
     NeverTheNewest: "never drawn",
     AcrossEpisodes: "crosses the end of an episode",

@@ -8,6 +8,7 @@ import torch
 from cvpo import critics
 from cvpo.critics.given import GivenCost
 from cvpo.errors import ConfigError
+from cvpo.testing import check_critic
 from tests.critics.test_critics import ACT, OBS, batch
 from tests.fakes import line_agent
 
@@ -42,9 +43,23 @@ def test_its_target_teaches_nobody() -> None:
     assert critic.loss(net, batch(), moved)[0] != loss
 
 
+class Untold(GivenCost):
+    """A critic that does not say what it does not learn."""
+
+    given = ()
+
+
 def energy(obs: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
     """Σ_j a_j²: about 0.5 under a fresh policy, of two dimensions with standard deviation 0.5."""
     return actions.square().sum(-1)
+
+
+@pytest.mark.parametrize("inner", [INNER, {"name": "quantile", "hidden": (8,)}])
+def test_it_keeps_the_contract_of_critics(inner: dict) -> None:
+    """A cost that is given need not be the value of its rewards; what is learned must."""
+    check_critic(GivenCost((None, effort), critic={**inner, "hidden": (32,)}), examples=5)
+    with pytest.raises(AssertionError, match="signal 2"):
+        check_critic(Untold((None, effort), critic={**inner, "hidden": (32,)}), examples=5)
 
 
 @pytest.mark.parametrize("inner", [INNER, {"name": "quantile", "hidden": (8,)}])

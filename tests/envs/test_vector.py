@@ -165,11 +165,14 @@ def test_as_vector():
         ({"seed": -1}, "seed is -1"),
         ({"workers": 2}, "workers is 2"),
         ({"workers": True}, "workers is True"),
+        ({"horizon": 0}, "horizon is 0; allowed: a positive number of steps"),
     ],
 )
 def test_arguments_are_checked(arguments, message):
     with pytest.raises(ConfigError, match=message):
-        make(Toy, horizon=10, **arguments)
+        make(Toy, **{"horizon": 10, **arguments})
+    with pytest.raises(ConfigError, match=message):
+        make("cvpo/Sprint-v0", **arguments)
     with pytest.raises(ConfigError, match="as many environments"):
         make(Toy(), 2, horizon=10)
     with pytest.raises(ConfigError, match="exist already"):

@@ -25,6 +25,10 @@ ACTIONS, WEIGHTS = torch.zeros(4, 5, 3), torch.full((4, 5), 0.2)
         (OLD, ACTIONS, torch.nan * WEIGHTS, "weights are negative, not finite, or all 0"),
         (OLD, torch.inf + ACTIONS, WEIGHTS, "actions are not finite"),
         ("policy", ACTIONS, WEIGHTS, "is given a str; allowed: gaussian"),
+        *(
+            (Gaussian(OLD.mean, value * OLD.scale), ACTIONS, WEIGHTS, "deviations of 0 or less, or not finite")
+            for value in (0.0, -1.0, torch.nan, torch.inf)
+        ),
     ],
 )
 def test_particles_that_do_not_fit_are_named(name, old, actions, weights, message):

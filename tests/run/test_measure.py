@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from gymnasium.spaces import Box
 
 import cvpo
 from cvpo.run import Result, RunFolder, review
-from cvpo.run.measure import Interval, ratio, score
+from cvpo.run.measure import Interval, ratio, score, troubles
 from cvpo.statistics import Episode
 
 
@@ -31,6 +32,13 @@ def test_an_interval_is_the_mean_of_its_episodes() -> None:
     assert (row["train/cost_1"], row["train/cost_ratio_1"]) == (0.5, float("inf"))
     assert (row["calibration/predicted_1"], row["calibration/realised_0"]) == (9.0, 2.5)
     assert interval.take() == empty
+
+
+def test_a_row_says_where_nothing_is_learned() -> None:
+    well = {"critic/loss": 0.5, "estep/infeasible": 1.0, "estep/nonfinite": 0.2, "estep/backend_error": 0.2}
+    assert troubles(well) == {} == troubles({"train/return": None})
+    assert "critic/loss is nan" in troubles({"critic/loss": math.nan})["critic"]
+    assert "80% of the E-steps have no solution" in troubles({**well, "estep/nonfinite": 0.6})["estep"]
 
 
 def test_a_ratio_to_no_cost_at_all() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,9 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(
     run = copy(folder, tmp_path)
     for _, path in run.checkpoints().files():
         path.unlink()
+    run.result.unlink()
+    # The first is due at 150.
+    run.metrics.write_bytes(run.metrics.read_bytes().splitlines(keepends=True)[0])
     notes = Notes()
     resume(run.path, progress=notes)
     assert any("no checkpoint yet" in note for note in notes.said)
@@ -93,6 +97,26 @@ def test_a_checkpoint_of_another_configuration_is_an_error(finished: tuple[RunFo
     run.config.write_text(json.dumps({**run.options(), "policy": {"name": "diagonal", "hidden": [8]}}))
     with pytest.raises(CheckpointError, match="at step 500 does not fit its configuration"):
         resume(run.path)
+
+
+def test_a_run_that_lost_its_checkpoints_is_not_begun_again(finished: tuple[RunFolder, Result], tmp_path: Path) -> None:
+    run = copy(finished[0], tmp_path)
+    shutil.rmtree(run.path / "checkpoints")
+    before = run.metrics.read_bytes()
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"5 rows of metrics, to step 500, and no checkpoint to go on from; allowed"):
+            resume(run.path)
+        # As if it had been killed.
+        run.result.unlink(missing_ok=True)
+    assert run.metrics.read_bytes() == before
+
+
+def test_a_run_that_cannot_go_on_is_left_as_it_was(finished: tuple[RunFolder, Result], tmp_path: Path) -> None:
+    run = copy(finished[0], tmp_path)
+    run.metrics.unlink()
+    with pytest.raises(RunError, match="rows are missing; put the whole file back"):
+        resume(run.path, steps=700)
+    assert run.options()["steps"] == 500
 
 
 def test_another_version_is_a_warning(finished: tuple[RunFolder, Result], tmp_path: Path) -> None:

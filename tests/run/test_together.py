@@ -108,6 +108,8 @@ def same(ours: Any, theirs: Any) -> bool:
 
 def test_runs_that_cannot_go_on_together_are_told_so(together: list[RunFolder], tmp_path: Path) -> None:
     paths = backup(together, tmp_path)
+    with pytest.raises(ConfigError, match="3 is given twice; allowed: every run once"):
+        resume_together([*paths, f"{paths[0]}/."])
     for step, file in RunFolder(paths[0]).checkpoints().files() + RunFolder(paths[1]).checkpoints().files():
         if (step == 400) == (file.parent.parent == paths[0]):
             file.unlink()
@@ -126,6 +128,13 @@ def test_without_checkpoints_all_start_again(together: list[RunFolder], tmp_path
     for path in paths:
         for _, file in RunFolder(path).checkpoints().files():
             file.unlink()
+    with pytest.raises(RunError, match="4 rows of metrics, to step 400, and no checkpoint"):
+        resume_together(paths)
+    for path in paths:
+        # As if they had been killed before the first, which is due at 150.
+        run = RunFolder(path)
+        run.result.unlink()
+        run.metrics.write_bytes(run.metrics.read_bytes().splitlines(keepends=True)[0])
     resume_together(paths)
     for folder, path in zip(together, paths, strict=True):
         assert rows(RunFolder(path).metrics) == rows(folder.metrics)

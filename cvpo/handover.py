@@ -1,0 +1,68 @@
+"""What agent, parts and environments hand to one another: said in words before arithmetic broadcasts over it.
+
+What passes between parts in an update is looked at by shape and dtype alone: values would wait for a device.
+
+Shape legend: ``B`` transitions, ``S`` signals, ``O`` observation size, ``D`` action dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cvpo.errors import ConfigError, EnvError
+from cvpo.types import Batch, Spec, Transition
+
+
+def require_tensor(what: str, value: Any, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> None:
+    """Raises ConfigError unless ``value`` is a tensor of ``shape``, and of ``dtype`` where one is given."""
+    if not isinstance(value, Tensor):
+        raise ConfigError(f"{what} is a {type(value).__name__}; allowed: a tensor of shape {list(shape)}")
+    if value.shape != shape:
+        raise ConfigError(f"{what} has shape {list(value.shape)}; allowed: {list(shape)}")
+    if dtype is not None and value.dtype != dtype:
+        raise ConfigError(f"{what} is {value.dtype}; allowed: {dtype}")
+
+
+def check_spaces(agent: Any, env: Any) -> None:
+    """Raises ConfigError where the observations' size or the actions of agent and environment differ."""
+    for what, ours, theirs in (
+        ("observation size", agent.spec.obs_size, env.obs_size),
+        # Of one size, they may differ in bounds, and the same action would do another thing.
+        ("the action space", agent.door.space, env.action_space),
+    ):
+        if ours != theirs:
+            raise ConfigError(f"the agent was made for {what} {ours}, the environment {env.task} has {theirs}")
+
+
+def check_values(transition: Transition, step: int, *, discrete: bool) -> None:
+    """Raises EnvError for values of a step that are not finite, and for discrete actions that are not one-hot."""
+    for name in ("obs", "action", "signals", "next_obs"):
+        # As replay will hold it: what is finite in float64 may not be.
+        value = getattr(transition, name).float()
+        # The sum is quick, and where it is not finite the values may be.
+        if not math.isfinite(value.sum().item()) and not bool(value.isfinite().all()):
+            raise EnvError(f"transition.{name} has a non-finite value at step {step}; allowed: finite values")
+    action = transition.action
+    if discrete and not bool(((action == 1).sum(-1) == 1).all() and ((action != 0).sum(-1) == 1).all()):
+        raise EnvError(f"transition.action is {action.tolist()}; allowed: a 1 in each row, and else 0, as act gives")
+
+
+def check_batch(batch: Any, spec: Spec, size: int) -> None:
+    """Raises ConfigError unless ``batch`` is what a buffer promises to a sample of ``size``."""
+    if not isinstance(batch, Batch):
+        raise ConfigError(f"the buffer's sample is a {type(batch).__name__}; allowed: a cvpo.types.Batch")
+    values, flags = torch.float32, torch.bool
+    for name, shape, dtype in (
+        ("obs", (size, spec.obs_size), values),
+        ("action", (size, spec.action_size), values),
+        ("signals", (spec.signals, size), values),
+        ("next_obs", (size, spec.obs_size), values),
+        ("terminated", (size,), flags),
+        ("discount", (size,), values),
+        ("weight", (size,), values),
+    ):
+        require_tensor(f"{name} of the buffer's sample", getattr(batch, name), shape, dtype)
