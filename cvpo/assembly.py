@@ -125,7 +125,8 @@ def make_agent(
     if isinstance(env, str):
         raise ConfigError(f"env is {env!r}; allowed: an environment, such as cvpo.envs.make({env!r}), or None")
     if horizon is None and env is not None:
-        horizon = env.horizon if isinstance(env, VectorEnv) else getattr(env.spec, "max_episode_steps", None)
+        first = env[0] if isinstance(env, (list, tuple)) and env else env
+        horizon = first.horizon if isinstance(first, VectorEnv) else getattr(first.spec, "max_episode_steps", None)
     config = AgentConfig(
         **parts, cost_limits=cost_limits, limit_kind=limit_kind, gamma=gamma, horizon=horizon, **options
     )

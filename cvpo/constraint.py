@@ -123,8 +123,13 @@ class Constraint:
 
     def _own(self, kind: str) -> np.ndarray:
         """J_c [M] as ``kind`` says, d while nothing is known of it."""
-        terminates = self._config.horizon_terminates
-        found = self.statistics.measured_cost(kind, self._lengths(), terminates=terminates)
+        config = self._config
+        found = self.statistics.measured_cost(
+            kind,
+            self._lengths(),
+            terminates=config.horizon_terminates,
+            ends=config.limit_kind == "discounted" and config.mask_cost,
+        )
         return self._aimed if found is None else found
 
     def _refresh(self) -> None:

@@ -11,18 +11,18 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from cvpo.errors import ConfigError, EnvError
-from cvpo.types import Batch, Spec, Transition
+from cvpo.types import Spec, Transition
 
 
 def require_tensor(what: str, value: Any, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> None:
     """Raises ConfigError unless ``value`` is a tensor of ``shape``, and of ``dtype`` where one is given."""
-    if not isinstance(value, Tensor):
+    found = getattr(value, "shape", None)
+    if found is None:
         raise ConfigError(f"{what} is a {type(value).__name__}; allowed: a tensor of shape {list(shape)}")
-    if value.shape != shape:
-        raise ConfigError(f"{what} has shape {list(value.shape)}; allowed: {list(shape)}")
+    if found != shape:
+        raise ConfigError(f"{what} has shape {list(found)}; allowed: {list(shape)}")
     if dtype is not None and value.dtype != dtype:
         raise ConfigError(f"{what} is {value.dtype}; allowed: {dtype}")
 
@@ -53,8 +53,6 @@ def check_values(transition: Transition, step: int, *, discrete: bool) -> None:
 
 def check_batch(batch: Any, spec: Spec, size: int) -> None:
     """Raises ConfigError unless ``batch`` is what a buffer promises to a sample of ``size``."""
-    if not isinstance(batch, Batch):
-        raise ConfigError(f"the buffer's sample is a {type(batch).__name__}; allowed: a cvpo.types.Batch")
     values, flags = torch.float32, torch.bool
     for name, shape, dtype in (
         ("obs", (size, spec.obs_size), values),
@@ -65,4 +63,4 @@ def check_batch(batch: Any, spec: Spec, size: int) -> None:
         ("discount", (size,), values),
         ("weight", (size,), values),
     ):
-        require_tensor(f"{name} of the buffer's sample", getattr(batch, name), shape, dtype)
+        require_tensor(f"{name} of the buffer's sample", getattr(batch, name, None), shape, dtype)

@@ -106,18 +106,26 @@ class EpisodeStatistics:
         """Lengths of the newest episodes, none before the first has ended."""
         return [episode.length for episode in self.episodes]
 
-    def measured_cost(self, kind: str, horizon: Sequence[float], *, terminates: bool) -> np.ndarray | None:
+    def measured_cost(
+        self, kind: str, horizon: Sequence[float], *, terminates: bool, ends: bool = False
+    ) -> np.ndarray | None:
         """J_c [M] of the newest episodes in the scale of Q; None before the first, with ``"steps"`` before a step.
 
         ``kind="discounted"``: the mean realised discounted sum, over 1 − mean γᵀ of the episodes' own lengths where
-        they are truncated: Q goes on there, at the same cost per step as far as is known. ``"episode"``: the mean
+        they are truncated: Q goes on there, at the same cost per step as far as is known. With ``ends`` it does not
+        after a termination: for a limit that is a discounted sum itself, where others are converted as if all episodes
+        were truncated, and what is held against them has to be too. ``"episode"``: the mean
         episode sum, converted with ``horizon`` as a cost limit is; ``"steps"``: the mean cost of the newest steps,
         converted as a limit per step is. All estimate the behaviour policy's cost.
         """
         if not (self.step_count if kind == "steps" else self.episodes):
             return None
         if kind == "discounted":
-            seen = 1.0 if terminates else 1.0 - np.mean(np.power(self.gamma, self.lengths()))
+            onward = [
+                0.0 if terminates or (ends and episode.terminated) else self.gamma**episode.length
+                for episode in self.episodes
+            ]
+            seen = 1.0 - np.mean(onward)
             return np.mean([episode.discounted[1:] for episode in self.episodes], axis=0) / seen
         if kind == "steps":
             unit, costs = "step", self.steps[: self.step_count, :, 1:].mean((0, 1))

@@ -29,7 +29,13 @@ def test_the_example_runs_as_printed(capsys: pytest.CaptureFixture[str]):
 
 def test_the_component_table_is_that_of_the_registries():
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.+) \|$", README, flags=re.MULTILINE)
-    expected = [(family, name, FAMILIES[family].summary(name)) for family in FAMILIES for name in FAMILIES[family]]
+    # Not what plug-ins add.
+    expected = [
+        (family, name, registry.summary(name))
+        for family, registry in FAMILIES.items()
+        for name in registry
+        if registry.get(name).__module__.startswith("cvpo.")
+    ]
     assert sorted(rows) == sorted(expected)
 
 

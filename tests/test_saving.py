@@ -118,6 +118,20 @@ def test_what_is_trained_on_can_be_saved(space: Any, tmp_path: Path) -> None:
         np.testing.assert_array_equal(loaded.predict(obs)[0], agent.predict(obs)[0])
 
 
+@pytest.mark.parametrize("path", ["cvpo.critics.given:GivenCost", None])
+def test_nor_does_a_component_inside_a_component_make_anything_else(tmp_path: Path, path: str | None) -> None:
+    made = tmp_path / "made"
+    agent, _ = line_agent(1)
+    agent.save(tmp_path / "agent.safetensors")
+    tree = checkpoint.read(tmp_path / "agent.safetensors")
+    inner = {"critic": {"name": "subprocess:Popen", "args": ["touch", str(made)]}}
+    own = {"name": "given", **inner} if path is None else {"name": "mlp", "members": {"class": path, "options": inner}}
+    checkpoint.write(tmp_path / "other.safetensors", {**tree, "config": {**tree["config"], "critic": own}})
+    with pytest.raises(ConfigError, match="from a file is no attrs class"):
+        cvpo.load(tmp_path / "other.safetensors")
+    assert not made.exists()
+
+
 @pytest.mark.parametrize(
     "spec",
     [

@@ -77,6 +77,22 @@ def test_a_policy_at_its_limit_measures_the_limit(kind: str, terminates: bool) -
     np.testing.assert_allclose(measured, [limit])
 
 
+def test_a_discounted_sum_goes_on_after_a_truncation_and_not_after_a_termination():
+    """For a limit that is a discounted sum itself, five steps at a cost of 1, ended by one and by the other."""
+    statistics = EpisodeStatistics(1, 1, 1, 2, GAMMA, keep_episodes=2, keep_steps=9)
+    obs, action, signals = np.zeros((1, 1)), np.zeros((1, 1)), np.array([[0.0], [1.0]])
+    total = (1 - GAMMA**5) / (1 - GAMMA)
+    for terminated, expected in ((True, total), (False, total / (1 - GAMMA**5 / 2))):
+        for t in range(5):
+            last = np.array([t == 4])
+            statistics.add(obs, action, signals, obs, last & terminated, last & (not terminated))
+        found = statistics.measured_cost("discounted", [5.0], terminates=False, ends=True)
+        np.testing.assert_allclose(found, expected)
+    # What is converted as if all of them were truncated is held against what is.
+    found = statistics.measured_cost("discounted", [5.0], terminates=False)
+    np.testing.assert_allclose(found, 1 / (1 - GAMMA))
+
+
 def test_measured_cost_of_the_newest_steps_is_there_before_an_episode_has_ended():
     statistics = EpisodeStatistics(1, 1, 1, signals=2, gamma=GAMMA, keep_episodes=4, keep_steps=20)
     assert statistics.measured_cost("steps", LENGTHS, terminates=False) is None

@@ -90,7 +90,7 @@ class UniformStore:
             next_obs=last["next_obs"],
             terminated=last["terminated"] != 0,
             discount=discount,
-            weight=torch.ones(index.shape, device=index.device) if weight is None else weight,
+            weight=torch.ones_like(discount) if weight is None else weight,
             index=index,
             window=self.window(data, index),
         )

@@ -31,7 +31,8 @@ def _resume(
     """Go on with a run from its newest checkpoint, or with runs of several seeds from the newest that all of them have.
 
     Metrics (but for time/ columns) and parameters come out as if it had never been stopped, bit for bit, on the same
-    machine with the same versions and number of threads. A damaged checkpoint is skipped for the one before it.
+    machine with the same versions and number of threads. Beyond its own number of steps a run is not the beginning of a
+    longer one: learning rates fall over all of it. A damaged checkpoint is skipped for the one before it.
     """
     if not runs:
         raise ConfigError("there is no run folder to go on with; allowed: cvpo resume RUN [RUN ...]")

@@ -61,6 +61,8 @@ class GivenCost:
     def __attrs_post_init__(self) -> None:
         functions = tuple(map(_function, self.costs))
         learned = (0, *(m for m, function in enumerate(functions, start=1) if function is None))
+        # It may come from a file, which makes components and nothing else.
+        registry.check_safe(self.critic)
         inner = registry.resolve(self.critic)
         if not callable(getattr(inner, "build", None)):
             raise ConfigError(f"GivenCost.critic is {self.critic!r}; allowed: a critic, {', '.join(registry.names())}")

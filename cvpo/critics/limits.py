@@ -87,7 +87,7 @@ def within(stride: float | None, threshold: Tensor, q_cost: Tensor, prior: Tenso
     To first order the KL ball reaches √(2ε) of these standard deviations: with a smaller stride one cost is seldom
     infeasible, and the reward counts in every step.
     """
-    if stride is None:
+    if stride is None or not q_cost.shape[-3]:
         return threshold
     return threshold.maximum(prior_mean(q_cost, prior) - stride * prior_variance(q_cost, prior).sqrt())
 

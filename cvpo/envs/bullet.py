@@ -37,18 +37,23 @@ class BulletTask(gymnasium.Wrapper):
     it runs (the state of a global one is 624 words to copy, out and in, at every step), and obstacles move by simulated
     time; before a restore the motors are set to rest, as they are in the saved state; and the tasks for
     which that is not enough (``Reach``, and the drone) get a new simulation at every reset, which takes 0.2 to 0.5 s.
+    An environment that is not ``owned`` keeps its simulation, and with it what those tasks remember, and where
+    obstacles were placed before.
     """
 
-    def __init__(self, env: gymnasium.Env) -> None:
+    def __init__(self, env: gymnasium.Env, owned: bool = True) -> None:
         super().__init__(env)
         self._core = cast(Any, env.unwrapped)
         settings = self._core.input_parameters
-        self._rebuild = settings["task"] == "ReachGoalTask" or settings["agent"] == "Drone"
+        self._rebuild = owned and (settings["task"] == "ReachGoalTask" or settings["agent"] == "Drone")
         self._rest = np.zeros(env.action_space.shape or (), dtype=np.float32)
         self._clock = SimpleNamespace(time=lambda: self._core.iteration * self._core.dt)
         # Obstacles are placed when the simulation is built and the state is saved by the first reset, so neither may
         # depend on what came before.
-        self._build(0)
+        if owned:
+            self._build(0)
+        else:
+            self._seed(0)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         if seed is not None and self._rebuild:

@@ -39,13 +39,14 @@ def making(package: str) -> contextlib.AbstractContextManager[None]:
     return predefined_collisions() if package == "safety_gymnasium" else contextlib.nullcontext()
 
 
-def adapt(env: gymnasium.Env, horizon: int | None = None) -> gymnasium.Env:
-    """``env`` with what its package needs to be deterministic and drawn; other environments unchanged."""
+def adapt(env: gymnasium.Env, horizon: int | None = None, *, owned: bool = True) -> gymnasium.Env:
+    """``env`` with what its package needs to be deterministic and drawn; other environments unchanged. What it is made
+    of is replaced only where it is ``owned``."""
     package = type(env.unwrapped).__module__.partition(".")[0]
     if package == "safety_gymnasium":
         return SafetyGymnasiumTask(env, horizon)
     if package == "bullet_safety_gym":
         from cvpo.envs.bullet import BulletTask
 
-        return BulletTask(env)
+        return BulletTask(env, owned)
     return env

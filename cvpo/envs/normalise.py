@@ -11,8 +11,8 @@ from torch import Tensor
 class ObservationNormaliser:
     """``o' = clip((o − mean) / std, −clip, clip)`` with the running mean and standard deviation of all observations.
 
-    Batched Welford updates in float64 (Chan et al., 1979). Called with [...,O]; before the first update it is the
-    identity.
+    Batched Welford updates in float64 (Chan et al., 1979). Called with [...,O]; before the first update it clips
+    alone.
     """
 
     def __init__(self, size: int, device: torch.device | str = "cpu", clip: float = 10.0, floor: float = 1e-4) -> None:

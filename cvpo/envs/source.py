@@ -64,7 +64,7 @@ class Source:
         if self.horizon is not None and own is not None and self.horizon > own:
             raise EnvError(f"horizon is {self.horizon}, but {self.name!r} ends its episodes after {own} steps")
         horizon = self._require(own if self.horizon is None else self.horizon)
-        return _limited(adapt(env), horizon if horizon != own else None), horizon
+        return _limited(adapt(env, owned=self.owned), horizon if horizon != own else None), horizon
 
     def _registered(self, task: str) -> tuple[gymnasium.Env, int]:
         spec = copy.deepcopy(find_spec(task))

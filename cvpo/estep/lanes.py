@@ -81,7 +81,7 @@ class One:
 
     @staticmethod
     def power_of_two(value: float) -> float:
-        return 2.0 ** round(math.log2(value)) if value > 0 else 1.0
+        return 2.0 ** min(round(math.log2(value)), 1023) if value > 0 else 1.0
 
     @staticmethod
     def where(condition: bool, yes: Number, no: Number) -> Number:

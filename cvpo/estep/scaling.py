@@ -162,9 +162,9 @@ def units(lanes: Lanes, costs: int, numbers: Vector) -> Units:
         largest = lanes.maximum(largest, where(number > 0, own, 0.0))
     largest = where(largest > 0, largest, 1.0)
     unit[1:] = [where(number > 0, own, largest) for number, own in zip(width[1:], unit[1:], strict=True)]
-    # A constant cost right on its limit: no λ could mend the rounding of the difference.
+    # A constant cost right on its limit: no λ could mend the rounding of the difference, or an excess too small to see.
     exact = tuple(
-        where((number == 0) & (abs(bound) <= 1e-14 * by), 0.0, bound)
+        where((number == 0) & (abs(bound) <= 3e-11 * by), 0.0, bound)
         for number, bound, by in zip(width[1:], limit, shift, strict=True)
     )
     return Units(

@@ -56,13 +56,13 @@ class FitState:
 
     def divergences(self, kls: dict[str, Tensor]) -> list[Tensor]:
         """The KL terms [*population,B] in the order of ``terms``. Raises ConfigError where one of them is missing."""
-        missing = [term for term in self.terms if not isinstance(kls, dict) or term not in kls]
-        if missing:
+        try:
+            return [kls[term] for term in self.terms]
+        except (KeyError, TypeError, IndexError) as error:
             found = sorted(kls) if isinstance(kls, dict) else f"a {type(kls).__name__}"
             raise ConfigError(
                 f"the projection's kl gives {found}; allowed: a dict with its bounds' names, {self.terms}"
-            )
-        return [kls[term] for term in self.terms]
+            ) from error
 
     def ratios(self, kls: dict[str, Tensor]) -> Tensor:
         """KL/ε of each term [*population, terms]: of the mean over states, or of the largest for ``"state"``."""

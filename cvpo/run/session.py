@@ -61,8 +61,10 @@ def resume(folder: str | os.PathLike[str], *, steps: int | None = None, progress
     """Go on with the run in ``folder`` from its newest whole checkpoint, to its own number of steps or to ``steps``.
 
     Metrics (but for ``time/``) and parameters are those of a run that was never stopped, on the same machine with the
-    same versions and number of threads. Without any checkpoint the run starts again. Raises RunError where ``folder``
-    is no run folder or is in use, CheckpointError where it has checkpoints and none of them is whole.
+    same versions and number of threads. Beyond its own number of steps a run is not the beginning of a longer one: its
+    learning rates had fallen, and its windows of several steps ended. Without any checkpoint the run starts again.
+    Raises RunError where ``folder`` is no run folder, is in use, or has lost its checkpoints, CheckpointError where it
+    has some and none of them is whole.
     """
     made = RunFolder(Path(folder))
     config = reopen(made, steps)

@@ -22,6 +22,11 @@ PACKAGES = (
     "bullet-safety-gym",
     "mujoco",
     "pybullet",
+    "gymnasium-robotics",
+    "osqp",
+    "cvxpy",
+    "clarabel",
+    "safetensors",
 )
 
 

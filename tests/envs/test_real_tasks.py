@@ -7,10 +7,13 @@ import importlib.util
 import random
 import warnings
 
+import gymnasium
 import numpy as np
 import pytest
 
 from cvpo.envs import make
+from cvpo.envs.conventions import making
+from cvpo.envs.source import find_spec
 from cvpo.errors import EnvError
 from tests.envs.test_vector import play, same
 
@@ -115,6 +118,21 @@ def test_bullet_safety_gym_depends_on_seed_and_actions_alone(task):
     one.close()
     one.close()
     other.close()
+
+
+@needs_bullet
+def test_a_users_own_simulation_is_not_replaced():
+    find_spec("SafetyBallReach-v0")
+    with making("bullet_safety_gym"):
+        env = gymnasium.make("SafetyBallReach-v0")
+        env.reset(seed=0)
+    client = env.unwrapped.bc
+    theirs = make(env, horizon=20)
+    theirs.reset()
+    play(theirs, 30)
+    theirs.close()
+    assert env.unwrapped.bc is client and client.getNumBodies() > 0
+    env.close()
 
 
 @needs_bullet
