@@ -33,7 +33,7 @@ class Lanes(Protocol):
         """The square root."""
 
     def power_of_two(self, value: Number, /) -> Number:
-        """The power of two nearest a positive value in logarithm, else 1."""
+        """The power of two nearest a positive value in logarithm, the largest there is at most; else 1."""
 
     def at_least(self, value: Number, bound: float, /) -> Number:
         """The value, or the bound where it is larger."""

@@ -27,6 +27,28 @@ def test_a_limit_just_below_the_least_cost_has_an_answer(name: str, below: float
 
 
 @pytest.mark.parametrize("name", ["newton", "slsqp", "osqp"])
+@pytest.mark.parametrize("below", [1e-15, 1e-13, 1e-12, 1e-11, 3e-11, 1e-10, 1e-9])
+def test_a_constant_cost_just_above_its_limit_has_an_answer(name: str, below: float) -> None:
+    """No λ mends it, and one that tries runs off."""
+    solver = registry.create(name)
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        reward = torch.randn(7, 8, generator=generator, dtype=torch.float64)
+        problem = DualProblem(reward, torch.full((1, 7, 8), 0.5, dtype=torch.float64), 0.5 - 0.5 * below, 1.0)
+        solution = solver.solve(problem)
+        assert solution.status in (Status.OK, Status.INFEASIBLE), (seed, solution)
+        assert kkt_residuals(problem, solution).max <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["newton", "slsqp", "osqp"])
+def test_values_at_the_end_of_double_precision_are_no_exception(name: str) -> None:
+    """Their range is nearest to a power of two that is none."""
+    reward = torch.tensor([[0.0, 1.5e308]], dtype=torch.float64)
+    solution = registry.create(name).solve(DualProblem(reward, reward.new_zeros((0, 1, 2)), (), 0.1))
+    assert solution.status == Status.OK
+
+
+@pytest.mark.parametrize("name", ["newton", "slsqp", "osqp"])
 def test_a_cost_held_between_two_limits_that_exclude_each_other_has_an_answer(name: str) -> None:
     """At η → 0 both multipliers end within η of their bound of 1."""
     solver, generator = registry.create(name), torch.Generator().manual_seed(0)
