@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._subclasses import FakeTensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -77,9 +78,10 @@ class _Methods(TorchFunctionMode):
 
 
 def live_tensors() -> tuple[int, int]:
-    """(number, bytes) of the tensors that Python can reach, memory shared by several counted once."""
+    """(number, bytes) of the tensors that Python can reach, memory shared by several counted once; not those without
+    memory that tracing leaves."""
     gc.collect()
-    found = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
+    found = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor) and type(each) is not FakeTensor]
     storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in found}
     return len(found), sum(storages.values())
 

@@ -156,11 +156,15 @@ def units(lanes: Lanes, costs: int, numbers: Vector) -> Units:
     width = tuple(where(finite, number, 0.0) for number in numbers[: 1 + costs])
     limit, shift = numbers[1 + costs : 1 + 2 * costs], numbers[1 + 2 * costs : 1 + 3 * costs]
     unit = [lanes.power_of_two(number) for number in width]
-    # A constant cost has no scale of its own; it takes that of the others, so that violations stay comparable.
+    # A constant cost has no scale of its own; it takes that of the others, so that violations stay comparable; where
+    # all are constant, they take that of the largest of them.
     largest = 0.0 * width[0]
     for number, own in zip(width[1:], unit[1:], strict=True):
         largest = lanes.maximum(largest, where(number > 0, own, 0.0))
-    largest = where(largest > 0, largest, 1.0)
+    level = 0.0 * width[0]
+    for number in shift:
+        level = lanes.maximum(level, where(finite, number, 0.0))
+    largest = where(largest > 0, largest, lanes.power_of_two(level))
     unit[1:] = [where(number > 0, own, largest) for number, own in zip(width[1:], unit[1:], strict=True)]
     # A constant cost right on its limit: no λ could mend the rounding of the difference, or an excess too small to see.
     exact = tuple(

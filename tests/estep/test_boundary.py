@@ -27,14 +27,15 @@ def test_a_limit_just_below_the_least_cost_has_an_answer(name: str, below: float
 
 
 @pytest.mark.parametrize("name", ["newton", "slsqp", "osqp"])
-@pytest.mark.parametrize("below", [1e-15, 1e-13, 1e-12, 1e-11, 3e-11, 1e-10, 1e-9])
+@pytest.mark.parametrize("below", [1e-15, 1e-13, 1e-12, 1e-11, 3e-11, 1e-10, 4e-10, 1e-9])
 def test_a_constant_cost_just_above_its_limit_has_an_answer(name: str, below: float) -> None:
     """No λ mends it, and one that tries runs off."""
     solver = registry.create(name)
-    for seed in range(6):
+    for seed, cost in enumerate((0.5, 0.017, 1e-6, 0.5, 4e3, 1e8)):
         generator = torch.Generator().manual_seed(seed)
         reward = torch.randn(7, 8, generator=generator, dtype=torch.float64)
-        problem = DualProblem(reward, torch.full((1, 7, 8), 0.5, dtype=torch.float64), 0.5 - 0.5 * below, 1.0)
+        constant = torch.full((1, 7, 8), cost, dtype=torch.float64)
+        problem = DualProblem(reward, constant, cost - cost * below, 1.0)
         solution = solver.solve(problem)
         assert solution.status in (Status.OK, Status.INFEASIBLE), (seed, solution)
         assert kkt_residuals(problem, solution).max <= 1e-6
