@@ -159,14 +159,16 @@ class CalibratedLimit:
     The bias is the mean, over the newest episodes, of what the critic says at their first step less their realised
     discounted cost, where a truncated episode is completed by the critic's value of its last observation. A critic that
     underestimates tightens the limit by as much. ``share`` κ in (0, 1] of the bias is corrected. It holds for episode
-    starts; other states may be biased otherwise.
+    starts; other states may be biased otherwise. Give a ``stride`` with it, see :func:`within`.
     """
 
     share: float = attrs.field(default=1.0, validator=number(gt=0, le=1))
+    stride: float | None = attrs.field(default=None, validator=number(gt=0, optional=True))
 
     summary: ClassVar[str] = "the paper's, corrected by the critic's bias measured on the newest episodes"
     measure: ClassVar[str] = "bias"
 
     def threshold(self, q_cost: Tensor, prior: Tensor | None, limit: Tensor, measured: Tensor, gamma: float) -> Tensor:
-        """``d + κ · bias``, with the bias as ``measured``; see :class:`CostLimit`."""
-        return limit + self.share * measured
+        """``d + κ · bias``, with the bias as ``measured``, or a stride below E_b E_p[Q_c] if that is more;
+        :class:`CostLimit`."""
+        return within(self.stride, limit + self.share * measured, q_cost, prior)

@@ -242,6 +242,14 @@ def test_so_may_one_of_the_policy_limit():
     torch.testing.assert_close(threshold, own - torch.tensor([0.2, 0.1]).double() * spread)
 
 
+def test_so_may_one_of_the_calibrated_limit():
+    q_cost = torch.rand(2, 5, 4, dtype=torch.float64)
+    own, spread = q_cost.mean((-1, -2)), q_cost.var(-1, correction=0).mean(-1).sqrt()
+    bias = torch.tensor([-100.0, 0.3]).double()
+    threshold = critics.limits.create("calibrated", share=0.5, stride=0.2).threshold(q_cost, None, own, bias, 0.9)
+    torch.testing.assert_close(threshold, torch.stack([own[0] - 0.2 * spread[0], own[1] + 0.15]))
+
+
 def test_the_policy_limit_may_take_back_an_excess_faster():
     q_cost = torch.rand(3, 5, 4, dtype=torch.float64)
     own, limit = q_cost.mean((-1, -2)), torch.ones(3, dtype=torch.float64)
