@@ -31,6 +31,7 @@ class NStepStore(UniformStore):
         self._shares = torch.cat([before.expand(-1, 1, spec.signals), torch.ones_like(before)], dim=-1)
         self._open = torch.zeros((self._reach, num_envs, 1), device=ring.home)
         self._begun = torch.ones((1, num_envs, 1), device=ring.home)
+        self._single = self._begun.view(-1)
 
     def fields(self, spec: Spec) -> Fields:
         fields = super().fields(spec)
@@ -38,14 +39,19 @@ class NStepStore(UniformStore):
         return fields | {"signals": signals, "count": (), "done": ()}
 
     def stored(self, transition: Transition) -> dict[str, Tensor]:
-        done = transition.terminated | transition.truncated
-        return super().stored(transition) | {"count": torch.ones(done.shape, device=done.device), "done": done}
+        done = self.ends(transition)
+        return super().stored(transition) | {"count": self._single.expand_as(done), "done": done}
+
+    @staticmethod
+    def ends(transition: Transition) -> Tensor:
+        """Where an episode ends and no window goes on, [N] or [T,N]."""
+        return transition.terminated | transition.truncated
 
     def add(self, transition: Transition) -> None:
         head = self.ring.head
         super().add(transition)
         if self._reach:
-            self._grow(head)
+            self._grow(head, self.ends(transition))
 
     def extend(self, transitions: Transition) -> Tensor:
         before = len(self) // self.ring.num_envs
@@ -76,14 +82,14 @@ class NStepStore(UniformStore):
         """What adds up over a window, [T,N,W]."""
         return self.ring.columns("signals", "count")
 
-    def _grow(self, row: int) -> None:
-        """Add the step at ``row`` to the open windows before it."""
+    def _grow(self, row: int, done: Tensor) -> None:
+        """Add the step at ``row`` to the open windows before it; ``done`` [N]: where its episode ends."""
         sums = self._sums
         counted = self._open * self._shares
         for rows, part in self.ring.span(row - self._reach, self._reach):
             sums[rows].addcmul_(counted[part], sums[row])
-        going = 1.0 - self.ring.columns("done")[row]
-        self._open = torch.cat([self._open[1:], self._begun]).mul_(going)
+        ended = done.to(self.ring.home).unsqueeze(-1)
+        self._open = torch.cat([self._open[1:], self._begun]).masked_fill_(ended, 0.0)
 
     def _grow_many(self, kept: Tensor, earlier: int) -> None:
         """Add the steps of the rows ``kept`` to the open windows before them, also to those of ``earlier`` rows."""
