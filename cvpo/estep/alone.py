@@ -13,8 +13,9 @@ import torch
 from cvpo.estep.lanes import One, Vector
 from cvpo.estep.newton_descent import Pace, descend, minimum
 from cvpo.estep.newton_point import Frame, Point, main_frame
+from cvpo.estep.newton_step import State
 from cvpo.estep.problem import DualProblem
-from cvpo.estep.scaling import Units, shifted, units
+from cvpo.estep.scaling import Shifted, Units, shifted, units
 from cvpo.estep.solution import DualSolution, Status
 from cvpo.estep.start import model_start
 from cvpo.estep.task import Minimum
@@ -30,10 +31,25 @@ def solve(
     problem: DualProblem, warm: DualSolution | None, pace: Pace, accuracy: float
 ) -> tuple[DualSolution | None, Minimum | None]:
     """The solution if the problem is finite and solved within ``accuracy``; and the end of the minimisation, if any."""
+    # What autograd keeps of every tensor, its version and its views, costs a tenth of the time of so small operations.
+    # Subclasses of Tensor are not made for that mode.
+    with torch.inference_mode(type(problem.q_reward) is torch.Tensor):
+        raw, found, state = _descend(problem, warm, pace)
+    if state is None:
+        return None, None
+    if not state.point.error <= accuracy:
+        # A copy, like that in the solution, is an ordinary tensor again.
+        end = minimum(One, raw, state)
+        return None, end._replace(weights=state.point.weights.clone())
+    return _solution(problem, found, state.point, round(state.iterations)), None
+
+
+def _descend(problem: DualProblem, warm: DualSolution | None, pace: Pace) -> tuple[Shifted, Units, State | None]:
+    """The problem as it is worked on, its units, and where the steps ended, None if it is not finite."""
     raw = shifted(problem)
     found = units(One, problem.costs, One.split(raw.numbers))
     if not found.finite:
-        return None, None
+        return raw, found, None
     raw.q.div_(One.join(found.unit, raw.q).view(1, -1, 1, 1))
     frame = main_frame(found)
 
@@ -41,10 +57,7 @@ def solve(
         return model_start(One, raw.q, raw.log_prior, found.limit, found.epsilon, frame.lower[0])
 
     start = None if warm is None else _from_warm(found, frame, warm)
-    state = descend(One, raw, frame, start or cold(), cold, pace)
-    if not state.point.error <= accuracy:
-        return None, minimum(One, raw, state)
-    return _solution(problem, found, state.point, round(state.iterations)), None
+    return raw, found, descend(One, raw, frame, start or cold(), cold, pace)
 
 
 def _from_warm(found: Units, frame: Frame, warm: DualSolution) -> Vector | None:
@@ -68,14 +81,15 @@ def _solution(problem: DualProblem, found: Units, point: Point, iterations: int)
     lam = [a * unit[0] / b for a, b in zip(point.x[1:], unit[1:], strict=True)]
     violation = sum((max(-slope, 0.0) * by for slope, by in zip(point.gradient[1:], unit[1:], strict=True)), 0.0)
     device = problem.kl_epsilon.device
-    numbers = torch.tensor([point.x[0] * unit[0], violation, *lam], dtype=torch.float64, device=device)
-    eta, excess, *_ = numbers.unbind()
-    status, count = torch.tensor([int(Status.OK), iterations], device=device).unbind()
+
+    def full(value: float, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+        return torch.full(shape, value, dtype=dtype, device=device)
+
     return DualSolution(
-        eta=eta.reshape(shape),
-        lam=numbers[2:].reshape(problem.cost_limit.shape),
-        weights=point.weights.to(problem.q_reward.dtype).reshape(problem.q_reward.shape),
-        status=status.reshape(shape),
-        iterations=count.reshape(shape),
-        violation=excess.reshape(shape),
+        eta=full(point.x[0] * unit[0]),
+        lam=torch.tensor(lam, dtype=torch.float64, device=device).view(problem.cost_limit.shape),
+        weights=point.weights.to(problem.q_reward.dtype, copy=True).reshape(problem.q_reward.shape),
+        status=full(Status.OK, torch.int64),
+        iterations=full(iterations, torch.int64),
+        violation=full(violation),
     )

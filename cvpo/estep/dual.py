@@ -104,9 +104,11 @@ def _moments(q: Tensor, log_prior: Tensor | None, rows: Tensor) -> tuple[Tensor,
     The means are packed [P, 2+S+S²], for a host that reads them at once: of log Σ_k p exp(z − top), of the largest
     z + log p in each state ("top"), of Σ_k w (z − top) and Σ_k w Q_c, and of Cov_w[f].
     """
-    # One product in place of z and a copy of Q_c beside it: 0·Q_r + 1·Q_c is exact.
-    f = torch.bmm(rows, q.flatten(2)).view(q.shape)
-    z = f[:, 0]
+    # One product in place of z and a copy of Q_c beside it: 0·Q_r + 1·Q_c is exact. States and particles lie in one
+    # axis but where they must be told apart.
+    problems, _, states, particles = q.shape
+    f = torch.bmm(rows, q.flatten(2))
+    z = f[:, 0].view(problems, states, particles)
     # Shifts cancel in all that is returned, so they carry no derivative. z is shifted in place for its moments' sake,
     # which lose nothing then where it is large.
     if log_prior is None:
@@ -120,11 +122,11 @@ def _moments(q: Tensor, log_prior: Tensor | None, rows: Tensor) -> tuple[Tensor,
         mass = (tilted - top).exp()
     total = mass.sum(-1, keepdim=True)
     weights = mass / total
-    weighted = weights.unsqueeze(1) * f
-    first = weighted.sum(-1)
-    share = 1.0 / q.shape[2]
+    weighted = weights.view(problems, 1, states * particles) * f
+    first = weighted.view(q.shape).sum(-1)
+    share = 1.0 / states
     outer = torch.bmm(first, first.mT)
-    covariance = torch.baddbmm(outer, weighted.flatten(2), f.flatten(2).mT, beta=-share, alpha=share)
+    covariance = torch.baddbmm(outer, weighted, f.mT, beta=-share, alpha=share)
     means = torch.cat([total.log().mT, top.mT, first], dim=1).mean(-1)
     return torch.cat([means, covariance.flatten(1)], dim=1), weights
 

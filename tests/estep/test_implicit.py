@@ -90,6 +90,19 @@ def test_the_others_say_that_they_are(name: str) -> None:
     assert all(output.requires_grad for output in outputs_of(solver.solve(DualProblem(*inputs_of(draw_problem(41))))))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("max_iter", "costs"), [(1, 0), (1, 1), (150, 1)])
+def test_what_autograd_keeps_may_be_an_answer(dtype: torch.dtype, max_iter: int, costs: int) -> None:
+    """One problem is solved where autograd is not looking; its answer, solved or not, is an ordinary tensor."""
+    problem = draw_problem(43, costs=costs)
+    parts = [part.to(dtype) for part in (problem.q_reward, problem.q_cost, problem.cost_limit)]
+    solution = Newton(max_iter=max_iter, tolerance=1e-12).solve(DualProblem(*parts, problem.kl_epsilon))
+    factor = torch.ones((), dtype=torch.float64, requires_grad=True)
+    sum((output * factor).sum() for output in outputs_of(solution)).backward()
+    right = sum(output.double().sum() for output in outputs_of(solution))
+    torch.testing.assert_close(factor.grad, right)
+
+
 def test_unsolved_entries_have_zero_gradients_and_spoil_no_others() -> None:
     stack = draw_problem(42, lead=(2,))
     parts = inputs_of(stack)
