@@ -19,7 +19,7 @@ from cvpo.config import AgentConfig
 from cvpo.constraint import Constraint
 from cvpo.envs.spaces import ActionDoor, flat_size, flatten
 from cvpo.errors import ConfigError, EnvError, fitting
-from cvpo.handover import check_batch, check_values
+from cvpo.handover import as_rows, check_batch, check_values
 from cvpo.inputs import NetworkInputs
 from cvpo.learner import Learner
 from cvpo.statistics import Episode
@@ -78,9 +78,7 @@ class CVPO:
     def act(self, obs: Any, deterministic: bool = False, generator: torch.Generator | None = None) -> Tensor:
         """Actions [N,D] of the policy's own scale for observations [N,O]; :attr:`door` turns them into the
         environment's. ``deterministic`` takes the mode instead of a sample, drawn with ``generator`` or the agent's."""
-        obs = torch.as_tensor(obs, dtype=torch.float32)
-        if obs.ndim != 2 or obs.shape[-1] != self.spec.obs_size:
-            raise ConfigError(f"obs has shape {list(obs.shape)}; allowed: [N, {self.spec.obs_size}]")
+        obs = as_rows(obs, self.spec.obs_size)
         # Where it is on the host: a look at a device would wait for it.
         if obs.device.type == "cpu" and not bool(obs.isfinite().all()):
             raise EnvError(f"obs has non-finite values: {obs.tolist()}; allowed: finite values")
@@ -90,7 +88,7 @@ class CVPO:
     @torch.no_grad()
     def log_prob(self, obs: Any, actions: Tensor) -> Tensor:
         """log π_θ(a|o) [N] of the policy as it is now, for observations [N,O] and actions [N,D] of :meth:`act`."""
-        obs = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
+        obs = as_rows(obs, self.spec.obs_size, self.device)
         return self.policy(self.inputs(obs)).log_prob(actions.to(self.device).unsqueeze(-2)).squeeze(-1)
 
     def predict(self, obs: Any, deterministic: bool = True) -> tuple[Any, None]:

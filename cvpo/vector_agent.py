@@ -16,6 +16,7 @@ from cvpo.agent import CVPO
 from cvpo.config import AgentConfig
 from cvpo.constraint import Constraints
 from cvpo.errors import CheckpointError, ConfigError
+from cvpo.handover import as_rows
 from cvpo.learner import Learner
 from cvpo.population import adopt, join_states, split_state
 from cvpo.statistics import Episode
@@ -83,8 +84,8 @@ class VectorAgent:
 
     def _policies(self, obs: Any) -> Any:
         """Each member's distributions for its own of the observations [P·n,O], with leading axes [P,n]."""
-        rows = torch.as_tensor(obs, dtype=torch.float32, device=self.device)
-        if rows.ndim != 2 or rows.shape[-1] != self.spec.obs_size or len(rows) % len(self):
+        rows = as_rows(obs, self.spec.obs_size, self.device)
+        if len(rows) % len(self):
             allowed = f"[{len(self)}·n, {self.spec.obs_size}], n for each member"
             raise ConfigError(f"obs has shape {list(rows.shape)}; allowed: {allowed}")
         rows = rows.unflatten(0, (len(self), -1))
@@ -191,6 +192,8 @@ def _check_alike(agents: Sequence[CVPO]) -> None:
         raise ConfigError("a population has no agents; allowed: at least one")
     first = agents[0]
     for agent in agents:
+        if not hasattr(agent, "taken_over"):
+            raise ConfigError(f"agents has a {type(agent).__name__}; allowed: CVPO agents")
         if agent.taken_over:
             raise ConfigError("an agent is a member of a VectorAgent already; allowed: VectorAgent.member(index)")
     for agent in agents[1:]:

@@ -177,6 +177,10 @@ def test_observations_that_cannot_be_acted_on_are_named():
         agent.predict(np.array([0.0, np.nan, 0.0], np.float32))
     with pytest.raises(ConfigError, match=r"obs has shape \[2, 5\]; allowed: \[N, 3\]"):
         agent.act(np.zeros((2, 5), np.float32))
+    with pytest.raises(ConfigError, match=r"obs is 'left': .*; allowed: numbers \[N, 3\]"):
+        agent.act("left")
+    with pytest.raises(ConfigError, match=r"obs has shape \[3\]; allowed: \[N, 3\]"):
+        agent.log_prob(torch.zeros(3), torch.zeros(1, 2))
 
 
 def test_evaluation_takes_a_plain_environment():

@@ -16,9 +16,11 @@ from cvpo.estep.task import INFEASIBLE_BELOW, Task, least_violation_task, value_
 
 
 def check_warm(problem: DualProblem, warm: DualSolution | None) -> None:
-    """Raises ProblemError for a ``warm`` of other shapes than the problem's."""
+    """Raises ProblemError for a ``warm`` that is no solution, or one of other shapes than the problem's."""
     if warm is None:
         return
+    if not hasattr(warm, "eta"):
+        raise ProblemError(f"warm is a {type(warm).__name__}; allowed: a DualSolution, or None")
     if warm.eta.shape != problem.kl_epsilon.shape or warm.lam.shape != problem.cost_limit.shape:
         found = f"eta {list(warm.eta.shape)} and lam {list(warm.lam.shape)}"
         allowed = f"{list(problem.kl_epsilon.shape)} and {list(problem.cost_limit.shape)}, as in the problem"
