@@ -44,8 +44,20 @@ def exponents(q: Tensor, x: Tensor) -> Tensor:
 
 def softmax_weights(q: Tensor, log_prior: Tensor | None, x: Tensor) -> Tensor:
     """w = softmax_k(z + log p) [P,B,K]; ``log_prior`` None is the uniform prior."""
+    parts = _parts(q)
+    if len(parts) == 1 or torch.is_grad_enabled():
+        return torch.softmax(_tilted(q, log_prior, x), dim=-1)
+    weights = q.new_empty((len(q), *q.shape[2:]))
+    for part in parts:
+        z = _tilted(q[part], None if log_prior is None else log_prior[part], x[part])
+        torch.softmax(z, dim=-1, out=weights[part])
+    return weights
+
+
+def _tilted(q: Tensor, log_prior: Tensor | None, x: Tensor) -> Tensor:
+    """z + log p, or z for the uniform prior."""
     z = exponents(q, x)
-    return torch.softmax(z if log_prior is None else z + log_prior, dim=-1)
+    return z if log_prior is None else z + log_prior
 
 
 def evaluate(q: Tensor, log_prior: Tensor | None, limit: Tensor, epsilon: Tensor, x: Tensor) -> Evaluation:
@@ -82,20 +94,25 @@ def evaluate_in(
 
 def _moments_by_parts(q: Tensor, log_prior: Tensor | None, rows: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
     """:func:`_moments`, of a large stack on a host by parts that stay in its cache; w only if to ``keep``."""
-    step = len(q)
-    if q.device.type == "cpu" and not torch.compiler.is_compiling():
-        step = max(1, CACHED // max(1, math.prod(q.shape[1:])))
-    if step >= len(q):
+    parts = _parts(q)
+    if len(parts) == 1:
         packed, weights = _moments(q, log_prior, rows)
         return packed, weights if keep else None
     found, kept = [], []
-    for i in range(0, len(q), step):
-        part = slice(i, i + step)
+    for part in parts:
         packed, weights = _moments(q[part], None if log_prior is None else log_prior[part], rows[part])
         found.append(packed)
         if keep:
             kept.append(weights)
     return torch.cat(found), torch.cat(kept) if keep else None
+
+
+def _parts(q: Tensor) -> list[slice]:
+    """The problems by as many as are worked on at once: all of them, but on a host."""
+    step = len(q)
+    if q.device.type == "cpu" and not torch.compiler.is_compiling():
+        step = max(1, CACHED // max(1, math.prod(q.shape[1:])))
+    return [slice(i, i + step) for i in range(0, len(q), max(1, step))] or [slice(0)]
 
 
 def _moments(q: Tensor, log_prior: Tensor | None, rows: Tensor) -> tuple[Tensor, Tensor]:
