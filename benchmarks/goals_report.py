@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.markdown import table
-from benchmarks.updates_report import TRAINING_GOAL, TRAINING_RATIO, UPDATE_GOALS
+from benchmarks.updates_report import BFLOAT16_GOALS, TRAINING_GOAL, TRAINING_RATIO, UPDATE_GOALS
 
 Row = dict[str, Any]
 
 POPULATION, POPULATION_GOAL = 8, 2.0
-BFLOAT16_GOAL = 4.0
 GROWTH_GOAL = 1.0
 """Megabytes in 10 000 updates: a page here and there is not growth."""
 BUFFER_GOAL = 100.0
@@ -69,14 +68,13 @@ def solver_goals(results: Path) -> Iterator[Line]:
 def update_goals(results: Path) -> Iterator[Line]:
     """Of the update benchmark."""
     rows = _read(results / "updates.jsonl")
-    for setting, needed in UPDATE_GOALS.items():
-        what = f"an update against FSRL's, {setting}"
-        yield from _ratios(what, _part(rows, "update", setting=setting), "ratio", needed)
-    for row in _part(rows, "products", setting="large"):
-        slower = row["bfloat16"]["ms"] / row["float32"]["ms"]
-        measured = f"not offered: its products take {slower:.0f} times as long as float32's"
-        goal = f"at least {BFLOAT16_GOAL:g} times faster"
-        yield Line("an update against FSRL's, large, bfloat16 particles", goal, measured, "no", row["command"])
+    for further, variant, goals in (
+        ("", "float32", UPDATE_GOALS),
+        (", bfloat16 particles", "bfloat16", BFLOAT16_GOALS),
+    ):
+        for setting, needed in goals.items():
+            what = f"an update against FSRL's, {setting}{further}"
+            yield from _ratios(what, _part(rows, "update", setting=setting, variant=variant), "ratio", needed)
     training = sorted(_part(rows, "training"), key=lambda row: (row["ratio"], row["envs"], row["workers"]))
     for row in training:
         what = f"training against FSRL's, {row['ratio']:g} updates a step, environments {row['envs']}, workers "

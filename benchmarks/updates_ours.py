@@ -2,7 +2,7 @@
 
     python -m benchmarks.updates_ours SETTING THREADS [OPTIONS]
 
-OPTIONS is JSON of further options of :func:`cvpo.make_agent`. The E-step of a timed update takes the states of the
+OPTIONS is JSON of further options of the critic. The E-step of a timed update takes the states of the
 critic's batch and the online critics, as the peer's does. Its limit is the library's default, by which the problem is
 feasible and the cost active on data that never change (by the paper's, the peer's, it is neither for most updates);
 the peer's one step on the dual takes as long whatever its limit. Training takes the library's defaults throughout.
@@ -15,6 +15,8 @@ import json
 import sys
 import time
 from collections import Counter as Tally
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
 
@@ -32,7 +34,7 @@ from cvpo.estep import Status, kkt_residuals
 from cvpo.offline import fill
 
 
-def options(setting: shared.Setting) -> dict[str, Any]:
+def options(setting: shared.Setting, critic: Mapping[str, Any]) -> dict[str, Any]:
     """The options of :func:`cvpo.make_agent` that make an update the size of the peer's."""
     return {
         "gamma": shared.GAMMA,
@@ -41,7 +43,7 @@ def options(setting: shared.Setting) -> dict[str, Any]:
         "particles": setting.particles,
         "kl_epsilon": shared.ESTEP_KL,
         "policy": {"name": "diagonal", "hidden": setting.hidden},
-        "critic": {"name": "mlp", "hidden": setting.hidden, "members": setting.members},
+        "critic": {"name": "mlp", "hidden": setting.hidden, "members": setting.members, **critic},
         "buffer": {"name": "nstep", "steps": shared.N_STEP, "capacity": shared.CAPACITY},
         "mstep": {"name": "decoupled", "kl_mean": shared.MSTEP_KL_MEAN, "kl_cov": shared.MSTEP_KL_COV},
         "fit": {"name": "likelihood", "iterations": setting.iterations, "lr": shared.ACTOR_LR},
@@ -50,11 +52,17 @@ def options(setting: shared.Setting) -> dict[str, Any]:
     }
 
 
-def make(setting: shared.Setting, seed: int = 0, count: int = shared.CAPACITY, **further: Any) -> cvpo.CVPO:
+def make(
+    setting: shared.Setting,
+    seed: int = 0,
+    count: int = shared.CAPACITY,
+    critic: Mapping[str, Any] = MappingProxyType({}),
+    **further: Any,
+) -> cvpo.CVPO:
     """An agent whose buffer is full of the shared data, ready for updates."""
     same = {"states": "replay", "estep_critic": "online", "horizon": shared.HORIZON}
     box = Box(-np.inf, np.inf, (shared.OBS,)), Box(-1.0, 1.0, (shared.ACTIONS,))
-    agent = cvpo.make_agent(*box, seed=seed, **(options(setting) | same | further))
+    agent = cvpo.make_agent(*box, seed=seed, **(options(setting, critic) | same | further))
     made = shared.data(count)
     fill(
         agent,
@@ -149,7 +157,7 @@ def growth(agent: cvpo.CVPO, updates: int) -> dict[str, Any]:
     return {"updates": updates, "resident": found, "growth": found[-1] - found[0]}
 
 
-def trainer(setting: shared.Setting, further: dict[str, Any]) -> Any:
+def trainer(setting: shared.Setting, critic: Mapping[str, Any]) -> Any:
     """``train(steps, ratio, envs, workers)``: seconds of as many environment steps; the first call builds and warms
     up. Workers take threads from the updates, which they run beside."""
     agents: dict[tuple[int, int], cvpo.CVPO] = {}
@@ -161,7 +169,7 @@ def trainer(setting: shared.Setting, further: dict[str, Any]) -> Any:
             env = cvpo.envs.make(shared.TASK, num_envs=envs, workers=workers)
             limit = {"cost_limits": shared.TASK_LIMIT}
             spaces = env.observation_space, env.action_space
-            agent = cvpo.make_agent(*spaces, env=env, num_envs=envs, **(options(setting) | limit | further))
+            agent = cvpo.make_agent(*spaces, env=env, num_envs=envs, **(options(setting, critic) | limit))
             agents[envs, workers] = agent.learn(1_000 + 5 * shared.HORIZON, warmup_steps=1_000, updates_per_step=ratio)
         agent = agents[envs, workers]
         began, updates = time.perf_counter(), agent.updates
@@ -174,7 +182,7 @@ def trainer(setting: shared.Setting, further: dict[str, Any]) -> Any:
 def main() -> None:
     """Answer requests; the agent and its data are made at the first one that needs them."""
     setting = shared.SETTINGS[sys.argv[1]]
-    further = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
+    critic = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
     torch.set_num_threads(int(sys.argv[2]))
     cvpo.keep_memory()
     agents: list[cvpo.CVPO] = []
@@ -182,13 +190,13 @@ def main() -> None:
     def on_agent(call: Any) -> Any:
         def answer(updates: int) -> dict[str, Any]:
             if not agents:
-                agents.append(make(setting, **further))
+                agents.append(make(setting, critic=critic))
             return call(agents[0], updates)
 
         return answer
 
     calls = {"time": timed, "stages": by_stage, "accuracy": accuracy, "memory": memory, "growth": growth}
-    alone = {"train": trainer(setting, further), "products": lambda repeats: products(setting, repeats)}
+    alone = {"train": trainer(setting, critic), "products": lambda repeats: products(setting, repeats)}
     shared.serve({name: on_agent(call) for name, call in calls.items()} | alone)
 
 

@@ -15,6 +15,7 @@ Row = dict[str, Any]
 
 #: How many times faster than the peer: an update by setting, and whole training at 0.2 updates a step.
 UPDATE_GOALS = {"defaults": 4.0, "large": 3.0}
+BFLOAT16_GOALS = {"large": 4.0}
 TRAINING_GOAL, TRAINING_RATIO = 2.5, 0.2
 
 LIMITATIONS = """\
@@ -65,7 +66,7 @@ def _updates(rows: list[Row]) -> str:
     lines = []
     for row in rows:
         ours, peer = row["ours_accuracy"], row.get("peer_accuracy", {})
-        needed = UPDATE_GOALS[row["setting"]]
+        needed = UPDATE_GOALS[row["setting"]] if row["variant"] == "float32" else BFLOAT16_GOALS.get(row["setting"])
         lines.append(
             [
                 *_keys(row, "setting", "variant", "threads"),
@@ -84,7 +85,7 @@ def _updates(rows: list[Row]) -> str:
 def _stages(rows: list[Row]) -> str:
     lines = [
         [
-            *_keys(row, "setting", "threads"),
+            *_keys(row, "setting", "variant", "threads"),
             name,
             f"{at['ms']:.2f}",
             f"{at['operations']:.0f}",
@@ -93,7 +94,7 @@ def _stages(rows: list[Row]) -> str:
         for row in rows
         for name, at in row["stages"].items()
     ]
-    return table(["setting", "threads", "stage", "ms", "tensor operations", "new memory, MB"], lines)
+    return table(["setting", "variant", "threads", "stage", "ms", "tensor operations", "new memory, MB"], lines)
 
 
 def _products(rows: list[Row]) -> str:
@@ -110,7 +111,7 @@ def _training(rows: list[Row]) -> str:
     lines = []
     for row in rows:
         ratio = row.get("ratio_ours_to_peer")
-        goal = _goal(TRAINING_GOAL, ratio) if row["ratio"] == TRAINING_RATIO else ["–", "–"]
+        goal = _goal(TRAINING_GOAL if row["ratio"] == TRAINING_RATIO else None, ratio)
         speeds = (
             _spread(row[f"{side}_steps_per_second"]) if f"{side}_steps_per_second" in row else "–"
             for side in ("ours", "peer")
@@ -151,6 +152,8 @@ def _spread(found: dict[str, float] | None) -> str:
     return "–" if found is None else f"{found['median']:.3g} ({found['q1']:.3g} to {found['q3']:.3g})"
 
 
-def _goal(needed: float, ratio: dict[str, float] | None) -> list[str]:
+def _goal(needed: float | None, ratio: dict[str, float] | None) -> list[str]:
+    if needed is None:
+        return ["–", "–"]
     reached = "–" if ratio is None else "yes" if ratio["median"] >= needed else "no"
     return [f"at least {needed:g}", reached]

@@ -17,8 +17,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 PEER = ROOT / os.environ.get("PEERS", ".venv-peers") / "bin" / "python"
 PEER_PACKAGES = ("fast-safe-rl", "tianshou", "gymnasium", "numpy", "torch", "bullet-safety-gym", "pybullet")
-#: Ways for us to run the same update: further options of ``cvpo.make_agent``.
-VARIANTS: dict[str, dict[str, Any]] = {"float32": {}}
+#: Ways for us to run the same update: further options of our critic.
+VARIANTS: dict[str, dict[str, Any]] = {"float32": {}, "bfloat16": {"particle_dtype": "bfloat16"}}
 
 
 class Side:

@@ -47,7 +47,9 @@ class StackedLinear(nn.Module):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``y_g = x_g W_g + b_g``; a stack of one, or a matrix without a stack, is a plain product, which costs less than a
-    batch of one."""
+    batch of one. Of a ``weight`` in another dtype the product is in that, and only the product."""
+    if weight.dtype != x.dtype:
+        return torch.bmm(x.to(weight.dtype), weight).to(x.dtype).add_(bias)
     if weight.shape[-1] == 1:
         # BLAS packs the rows for a product of one column too, which costs several times what reading them does.
         return torch.linalg.vecdot(x, weight.mT).unsqueeze(-1) + bias
@@ -100,15 +102,20 @@ class StackedMLP(nn.Module):
         x = linear(x, weight, bias)
         return x.unsqueeze(0) if alone else x
 
-    def particles(self, shared: Tensor, rows: Tensor, networks: slice | None = None) -> Tensor:
+    def particles(
+        self, shared: Tensor, rows: Tensor, networks: slice | None = None, dtype: torch.dtype | None = None
+    ) -> Tensor:
         """``f([shared, row])`` for K rows per state: ``shared`` [G|1,B,I], ``rows`` [G|1,B,K,J] to [G,B,K,out].
 
         ``networks`` evaluates these of the stack only, which are then the G. Without gradients, a host takes as many
-        states at once as its cache holds.
+        states at once as its cache holds. ``dtype`` is that of the products between hidden layers; inputs, biases,
+        activations and the head, whose sums may be large beside their differences, keep theirs.
         """
         parameters = self._parameters_by_layer()
         if networks is not None:
             parameters = [(weight[networks], bias[networks]) for weight, bias in parameters]
+        if dtype is not None:
+            parameters[1:-1] = [(weight.to(dtype), bias) for weight, bias in parameters[1:-1]]
         states, count = rows.shape[-3:-1]
         at_once = states
         if rows.device.type == "cpu" and not torch.is_grad_enabled():

@@ -26,6 +26,8 @@ from cvpo.networks import ACTIVATIONS
 from cvpo.types import Batch
 from cvpo.validators import as_tuple, flag, number, one_of, sizes
 
+PARTICLE_DTYPES = ("float32", "bfloat16")
+
 
 @attrs.frozen
 class MLPCritic:
@@ -35,7 +37,9 @@ class MLPCritic:
     aggregate them: ``"min"``, ``"max"``, ``"mean"``, ``"ucb:FACTOR"``, or a callable [...,E,B,K] to [...,B,K].
     ``cost`` and ``cost_members`` may be tuples with one for each cost.
     ``clip_actions`` evaluates at the action clipped to [-1, 1], which is what the environment executes, so that the
-    critic need not learn that invariance. ``error`` is ``"mse"`` or ``"huber"`` (threshold 1).
+    critic need not learn that invariance. ``error`` is ``"mse"`` or ``"huber"`` (threshold 1). ``particle_dtype``
+    ``"bfloat16"`` takes the products between hidden layers in bfloat16 where several actions of a state are evaluated
+    without gradients, as in the E-step: for devices with instructions for it, on others it is many times slower.
     """
 
     hidden: tuple[int, ...] = attrs.field(default=(256, 256), converter=as_tuple, validator=sizes)
@@ -47,6 +51,7 @@ class MLPCritic:
     clip_actions: bool = attrs.field(default=True, validator=flag)
     cost_members: int | tuple[int, ...] | None = attrs.field(default=None, converter=as_tuple, validator=check_members)
     error: str = attrs.field(default="mse", validator=one_of(("mse", "huber")))
+    particle_dtype: str = attrs.field(default="float32", validator=one_of(PARTICLE_DTYPES))
 
     summary: ClassVar[str] = "vectorised ensembles of MLPs, one for each signal"
 
@@ -80,6 +85,7 @@ class MLPCritic:
             layer_norm=self.layer_norm,
             clip=self.clip_actions,
             generator=generator,
+            particle_dtype=getattr(torch, self.particle_dtype),
         )
 
     def ensemble(self, net: EnsembleNet, obs: Tensor, actions: Tensor) -> tuple[Tensor, ...]:

@@ -14,6 +14,7 @@ class EnsembleNet(nn.Module):
     The first ``members[0]`` networks are those of the reward, then come ``members[s]`` of each other signal s:
     ``signal`` [G].
     ``population`` > 1 is a leading axis P of inputs and parameters. ``clip`` evaluates at actions clipped to [-1, 1].
+    ``particle_dtype``: of the products between hidden layers, of several actions a state and without gradients.
     """
 
     signal: Tensor
@@ -31,6 +32,7 @@ class EnsembleNet(nn.Module):
         layer_norm: bool,
         clip: bool,
         generator: torch.Generator | None,
+        particle_dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
         signal = torch.arange(len(members)).repeat_interleave(torch.tensor(members))
@@ -39,6 +41,7 @@ class EnsembleNet(nn.Module):
         self.each = len(self.signal)
         self.population = population
         self.clip = clip
+        self._dtype = None if particle_dtype == torch.float32 else particle_dtype
         self.mlp = StackedMLP(
             population * self.each,
             obs_size + action_size,
@@ -63,19 +66,21 @@ class EnsembleNet(nn.Module):
     def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
         if self.clip:
             actions = actions.clamp(-1.0, 1.0)
+        dtype = None if actions.shape[-2] == 1 or torch.is_grad_enabled() else self._dtype
         if self.population > 1:
             if obs.device.type == "cpu" and actions.shape[-2] > 1:
                 # Member by member: the activations of all at once would not stay in the cache.
+                own = (slice(p * self.each, (p + 1) * self.each) for p in range(self.population))
                 each = [
-                    self.mlp.particles(obs[p : p + 1], actions[p : p + 1], slice(p * self.each, (p + 1) * self.each))
-                    for p in range(self.population)
+                    self.mlp.particles(obs[p : p + 1], actions[p : p + 1], networks, dtype)
+                    for p, networks in enumerate(own)
                 ]
                 return torch.stack(each)
             obs = obs.repeat_interleave(self.each, dim=0)
             actions = actions.repeat_interleave(self.each, dim=0)
-            return self.mlp.particles(obs, actions).unflatten(0, (self.population, self.each))
+            return self.mlp.particles(obs, actions, dtype=dtype).unflatten(0, (self.population, self.each))
         batch = obs.shape[:-1]
         states, rows = obs.reshape(1, -1, obs.shape[-1]), actions.reshape(1, -1, *actions.shape[-2:])
-        values = self.mlp.particles(states, rows)
+        values = self.mlp.particles(states, rows, dtype=dtype)
         # The axis of networks comes before the last of the batch.
         return values.unflatten(1, batch).movedim(0, len(batch) - 1) if len(batch) > 1 else values

@@ -30,11 +30,12 @@ def test_each_goal_stands_beside_what_was_measured(tmp_path: Path) -> None:
     write_rows(tmp_path / "solvers-quick.jsonl", goal("quick", 9.0))
     write_rows(tmp_path / "solvers-full.jsonl", {"kind": "run"}, goal("full", 2.0))
     ratio = {"q1": 4.0, "median": 4.2, "q3": 5.0}
-    update = {"part": "update", "setting": "defaults", "threads": 2, "ratio": ratio, "command": "updates"}
+    update = {"part": "update", "setting": "defaults", "variant": "float32", "threads": 2, "command": "updates"}
     training = {"part": "training", "envs": 1, "workers": 0, "threads": 2, "command": "training"}
     write_rows(
         tmp_path / "updates.jsonl",
-        update,
+        update | {"ratio": ratio},
+        update | {"setting": "large", "variant": "bfloat16", "ratio": ratio | {"median": 3.9}},
         training | {"ratio": 0.2, "ratio_ours_to_peer": ratio | {"median": 2.4}},
         training | {"ratio": 1.0, "ratio_ours_to_peer": ratio},
         {"part": "growth", "growth_mb": 7.0, "updates": 10_000, "command": "growth"},
@@ -53,6 +54,7 @@ def test_each_goal_stands_beside_what_was_measured(tmp_path: Path) -> None:
     ]
     assert found["an update against FSRL's, defaults, threads 2"][1:] == ["4.2 (4 to 5)", "yes", "`updates`"]
     assert found["an update against FSRL's, large"][1:] == ["not measured", "–", "–"]
+    assert found["an update against FSRL's, large, bfloat16 particles, threads 2"][1:3] == ["3.9 (4 to 5)", "no"]
     at = "training against FSRL's, {} updates a step, environments 1, workers 0, threads 2"
     assert found[at.format(0.2)][2] == "no"
     assert found[at.format(1)] == ["–", "4.2 (4 to 5)", "–", "`training`"]

@@ -83,6 +83,7 @@ def test_the_report_holds_each_ratio_against_its_goal(tmp_path: Path) -> None:
         | common
         for name in ("defaults", "large")
     ]
+    rows += [{**row, "variant": "bfloat16", "ratio": quarter(4.5)} for row in rows]
     training = {"part": "training", "ratio": 1.0, "envs": 1, "workers": 0}
     rows.append(training | {"ours_steps_per_second": quarter(9.0)} | common)
     (tmp_path / "updates.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -90,6 +91,8 @@ def test_the_report_holds_each_ratio_against_its_goal(tmp_path: Path) -> None:
     lines = path.read_text().splitlines()
     assert any("| defaults |" in line and "| at least 4 | no |" in line and "| 3 |" in line for line in lines)
     assert any("| large |" in line and "| at least 3 | yes |" in line for line in lines)
+    assert any("| large | bfloat16 |" in line and "| at least 4 | yes |" in line for line in lines)
+    assert any("| defaults | bfloat16 |" in line and "| 4.5 (4.5 to 4.5) | – | – |" in line for line in lines)
     # Another ratio than the goal's, and no peer: no verdict.
     assert any(line.startswith("| 1.0 | 1 | 0 | 1 | 9 (9 to 9) | – | – | – | – |") for line in lines)
     assert "`the command`" in path.read_text() and path.read_text().count("Not measured.") == 4
