@@ -158,7 +158,7 @@ def main(argv: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all of them")
     parser.add_argument("--settings", nargs="+", default=list(shared.SETTINGS), choices=list(shared.SETTINGS))
-    # bfloat16 takes minutes an update where there are no instructions for it.
+    # bfloat16 takes seconds an update where there are no instructions for it.
     parser.add_argument("--variants", nargs="+", default=["float32"], choices=list(VARIANTS))
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.2, 1.0], help="updates a step, of training")

@@ -19,7 +19,8 @@ BFLOAT16_GOALS = {"large": 4.0}
 TRAINING_GOAL, TRAINING_RATIO = 2.5, 0.2
 
 LIMITATIONS = """\
-- Times are those of one machine, with other work on it as the load says; ratios within one run carry further.
+- Times are those of the machine that a run names, not always the same, with other work on it as the load says; ratios
+  within one run carry further.
 - The peer's E-step is one step on the dual, ours is solved: the residuals say how far each is from its optimum.
 - Data of the timed updates are made up and never change; training is on one task.
 - Nothing here is measured on a GPU."""

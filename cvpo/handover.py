@@ -30,12 +30,12 @@ def require_tensor(what: str, value: Any, shape: tuple[int, ...], dtype: torch.d
 def as_rows(obs: Any, size: int, device: torch.device | None = None) -> torch.Tensor:
     """``obs`` as float32 [N,O] on ``device``, or where it is. Raises ConfigError for what is not N rows of ``size``."""
     try:
-        rows = torch.as_tensor(obs, dtype=torch.float32, device=device)
+        rows = torch.as_tensor(obs, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"obs is {obs!r}: {error}; allowed: numbers [N, {size}]") from error
     if rows.ndim != 2 or rows.shape[-1] != size:
         raise ConfigError(f"obs has shape {list(rows.shape)}; allowed: [N, {size}]")
-    return rows
+    return rows if device is None else rows.to(device)
 
 
 def check_spaces(agent: Any, env: Any) -> None:

@@ -47,9 +47,7 @@ class StackedLinear(nn.Module):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``y_g = x_g W_g + b_g``; a stack of one, or a matrix without a stack, is a plain product, which costs less than a
-    batch of one. Of a ``weight`` in another dtype the product is in that, and only the product."""
-    if weight.dtype != x.dtype:
-        return torch.bmm(x.to(weight.dtype), weight).to(x.dtype).add_(bias)
+    batch of one."""
     if weight.shape[-1] == 1:
         # BLAS packs the rows for a product of one column too, which costs several times what reading them does.
         return torch.linalg.vecdot(x, weight.mT).unsqueeze(-1) + bias
@@ -122,7 +120,7 @@ class StackedMLP(nn.Module):
             width = max(weight.shape[-1] for weight, _ in parameters)
             at_once = max(1, CACHED // (len(parameters[0][0]) * count * width))
         found = [
-            self._through(shared[:, i : i + at_once], rows[:, i : i + at_once], parameters)
+            self._through(shared[:, i : i + at_once], rows[:, i : i + at_once], parameters, dtype)
             for i in range(0, states, at_once)
         ]
         return found[0] if len(found) == 1 else torch.cat(found, dim=1)
@@ -130,10 +128,16 @@ class StackedMLP(nn.Module):
     def _parameters_by_layer(self) -> list[tuple[Tensor, Tensor]]:
         return [(layer.weight, layer.bias) for layer in (*self.layers, self.head)]
 
-    def _through(self, shared: Tensor, rows: Tensor, parameters: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def _through(
+        self, shared: Tensor, rows: Tensor, parameters: list[tuple[Tensor, Tensor]], dtype: torch.dtype | None
+    ) -> Tensor:
         x = _first(shared, rows, *parameters[0])
         for weight, bias in parameters[1:]:
-            x = linear(self._activate(x), weight, bias)
+            x = self._activate(x)
+            if weight.dtype == dtype:
+                x = torch.bmm(x.to(dtype), weight).to(x.dtype).add_(bias)
+            else:
+                x = linear(x, weight, bias)
         return x.unflatten(1, (-1, rows.shape[-2]))
 
     def _activate(self, x: Tensor) -> Tensor:

@@ -193,7 +193,7 @@ def _check_alike(agents: Sequence[CVPO]) -> None:
     first = agents[0]
     for agent in agents:
         if not hasattr(agent, "taken_over"):
-            raise ConfigError(f"agents has a {type(agent).__name__}; allowed: CVPO agents")
+            raise ConfigError(f"agents has one of type {type(agent).__name__}; allowed: CVPO agents")
         if agent.taken_over:
             raise ConfigError("an agent is a member of a VectorAgent already; allowed: VectorAgent.member(index)")
     for agent in agents[1:]:

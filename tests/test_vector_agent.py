@@ -223,7 +223,7 @@ def test_what_does_not_go_together_is_an_error():
         cvpo.VectorAgent(agents)
     with pytest.raises(ConfigError, match="at least one"):
         cvpo.VectorAgent([])
-    with pytest.raises(ConfigError, match="agents has a int; allowed: CVPO agents"):
+    with pytest.raises(ConfigError, match="agents has one of type int; allowed: CVPO agents"):
         cvpo.VectorAgent([*agents[:1], 3])
     with pytest.raises(ConfigError, match="cost_limits has 2 entries for 3 seeds"):
         cvpo.make_vector_agent(*spaces, seeds=(0, 1, 2), cost_limits=[(5.0,), (1.0,)], **given)

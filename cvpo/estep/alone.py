@@ -33,7 +33,7 @@ def solve(
     """The solution if the problem is finite and solved within ``accuracy``; and the end of the minimisation, if any."""
     # What autograd keeps of every tensor, its version and its views, costs a tenth of the time of so small operations.
     # Subclasses of Tensor are not made for that mode.
-    with torch.inference_mode(type(problem.q_reward) is torch.Tensor):
+    with torch.inference_mode() if type(problem.q_reward) is torch.Tensor else torch.no_grad():
         raw, found, state = _descend(problem, warm, pace)
     if state is None:
         return None, None

@@ -109,10 +109,11 @@ def _moments_by_parts(q: Tensor, log_prior: Tensor | None, rows: Tensor, keep: b
 
 def _parts(q: Tensor) -> list[slice]:
     """The problems by as many as are worked on at once: all of them, but on a host."""
-    step = len(q)
-    if q.device.type == "cpu" and not torch.compiler.is_compiling():
-        step = max(1, CACHED // max(1, math.prod(q.shape[1:])))
-    return [slice(i, i + step) for i in range(0, len(q), max(1, step))] or [slice(0)]
+    # A compiled region would be made again for every number of problems that it loops over.
+    if q.device.type != "cpu" or torch.compiler.is_compiling():
+        return [slice(None)]
+    step = max(1, CACHED // max(1, math.prod(q.shape[1:])))
+    return [slice(i, i + step) for i in range(0, len(q), step)] or [slice(None)]
 
 
 def _moments(q: Tensor, log_prior: Tensor | None, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ def check_warm(problem: DualProblem, warm: DualSolution | None) -> None:
     if warm is None:
         return
     if not hasattr(warm, "eta"):
-        raise ProblemError(f"warm is a {type(warm).__name__}; allowed: a DualSolution, or None")
+        raise ProblemError(f"warm is of type {type(warm).__name__}; allowed: a DualSolution, or None")
     if warm.eta.shape != problem.kl_epsilon.shape or warm.lam.shape != problem.cost_limit.shape:
         found = f"eta {list(warm.eta.shape)} and lam {list(warm.lam.shape)}"
         allowed = f"{list(problem.kl_epsilon.shape)} and {list(problem.cost_limit.shape)}, as in the problem"

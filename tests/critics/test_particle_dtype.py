@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 import torch
 
@@ -100,5 +101,10 @@ def test_an_agent_takes_it_by_name_and_others_are_named() -> None:
     agent = cvpo.make_agent(*spaces, env=env, cost_limits=25.0, batch_size=16, critic=critic)
     agent.learn(220, env=env, warmup_steps=200, updates_per_step=0.2)
     assert agent.updates > 0
+    obs, actions = torch.randn(8, agent.spec.obs_size), torch.randn(8, 4, agent.spec.action_size)
+    full = attrs.evolve(agent.config.critic, particle_dtype="float32").build(agent.spec.obs_size, 2, SIGNALS)
+    full.load_state_dict(agent.learner.critic.state_dict())
+    with torch.no_grad():
+        assert not torch.equal(agent.learner.critic(obs, actions), full(obs, actions))
     with pytest.raises(ConfigError, match="particle_dtype is 'float16'; .* allowed: bfloat16, float32"):
         MLPCritic(particle_dtype="float16")

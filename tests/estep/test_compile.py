@@ -8,8 +8,9 @@ import shutil
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
-from cvpo.estep import DualProblem, Status, registry
+from cvpo.estep import DualProblem, Status, dual, registry
 from cvpo.estep.newton import minimise_masked
 from cvpo.estep.scaling import scale
 from cvpo.estep.task import Task, cold_start, main_task
@@ -77,3 +78,14 @@ def test_a_fixed_budget_without_a_look_from_the_host_has_the_same_answers() -> N
     blind = registry.create("newton", check_every=None, budget=25).solve(stack)
     assert looked.status.tolist() == blind.status.tolist() == [Status.INFEASIBLE] + [Status.OK] * 5
     torch.testing.assert_close(blind.weights, looked.weights, atol=1e-6, rtol=0)
+
+
+def test_other_numbers_of_problems_are_not_compiled_anew() -> None:
+    """The first is taken for a constant, the second shows that it is not."""
+    counter = CompileCounter()
+    torch._dynamo.reset()
+    compiled = torch.compile(dual.softmax_weights, backend=counter, fullgraph=True)
+    for problems in (3, 5, 7, 9):
+        q, x = torch.randn(problems, 2, 4, 3, dtype=torch.float64), torch.ones(problems, 2, dtype=torch.float64)
+        torch.testing.assert_close(compiled(q, None, x), dual.softmax_weights(q, None, x))
+    assert counter.frame_count <= 2
