@@ -12,10 +12,10 @@ parameters, data and buffer size are the same. Beside the time stands how good t
 weights that the M-step was fitted to, and the KL of the M-step over its bound. ``stages``: where our time goes.
 ``products``: what the critics' products alone take. With ``--variants bfloat16`` those of our particles' Q-values are
 in bfloat16. ``memory``: megabytes that a fresh process gains at most during its first updates. ``growth``: megabytes of
-our process between the 1 000th and the 11 000th update. ``training``:
-environment steps a second on SafetyCarCircle-v0, acting, simulation and storing included, with one environment or ten,
-in the same process (0 workers) or in others: one for all of ours, which simulates while we learn and takes one of the
-threads; one for each of the peer's ten, as its scripts do.
+our process between the 1 000th and the 11 000th update. ``training``: environment steps a second on
+SafetyCarCircle-v0, acting, simulation and storing included, with one environment or ten, in the same process (0
+workers) or in others: one for all of ours, which simulates while we learn and takes one of the threads; one for each of
+the peer's ten, as its scripts do.
 
 One JSON line a measurement goes to ``benchmarks/results/updates.jsonl``, in place of that of the same key; it has the
 versions, the load of the machine before (other work should leave it near 0), and the command.

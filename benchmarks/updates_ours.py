@@ -16,7 +16,6 @@ import sys
 import time
 from collections import Counter as Tally
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
 
@@ -56,13 +55,13 @@ def make(
     setting: shared.Setting,
     seed: int = 0,
     count: int = shared.CAPACITY,
-    critic: Mapping[str, Any] = MappingProxyType({}),
+    critic: Mapping[str, Any] | None = None,
     **further: Any,
 ) -> cvpo.CVPO:
     """An agent whose buffer is full of the shared data, ready for updates."""
     same = {"states": "replay", "estep_critic": "online", "horizon": shared.HORIZON}
     box = Box(-np.inf, np.inf, (shared.OBS,)), Box(-1.0, 1.0, (shared.ACTIONS,))
-    agent = cvpo.make_agent(*box, seed=seed, **(options(setting, critic) | same | further))
+    agent = cvpo.make_agent(*box, seed=seed, **(options(setting, critic or {}) | same | further))
     made = shared.data(count)
     fill(
         agent,

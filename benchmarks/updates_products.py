@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from benchmarks.updates_settings import Setting
+from cvpo.critics.mlp import PARTICLE_DTYPES
 from cvpo.networks import CACHED
-
-DTYPES = ("float32", "bfloat16")
 
 
 def products(setting: Setting, repeats: int) -> dict[str, Any]:
@@ -24,7 +23,7 @@ def products(setting: Setting, repeats: int) -> dict[str, Any]:
     at_once = min(rows, CACHED // (stack * width))
     parts = rows / at_once
     found: dict[str, Any] = {}
-    for name in DTYPES:
+    for name in PARTICLE_DTYPES:
         left, right = (torch.randn(stack, n, width).to(getattr(torch, name)) for n in (at_once, width))
         out = torch.empty_like(left)
         seconds = []

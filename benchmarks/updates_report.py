@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.markdown import table
-from benchmarks.updates_products import DTYPES
 from benchmarks.updates_settings import SETTINGS
+from cvpo.critics.mlp import PARTICLE_DTYPES
 
 Row = dict[str, Any]
 
@@ -102,7 +102,7 @@ def _products(rows: list[Row]) -> str:
     lines = [
         [*_keys(row, "setting", "threads"), name, f"{row[name]['ms']:.3g}", f"{row[name]['gflops']:.3g}"]
         for row in rows
-        for name in DTYPES
+        for name in PARTICLE_DTYPES
     ]
     about = "The hidden layer on all B·K particles, operands in the cache: no update that computes it takes less.\n\n"
     return about + table(["setting", "threads", "numbers", "ms", "GFLOP/s"], lines)

@@ -39,19 +39,14 @@ class NStepStore(UniformStore):
         return fields | {"signals": signals, "count": (), "done": ()}
 
     def stored(self, transition: Transition) -> dict[str, Tensor]:
-        done = self.ends(transition)
+        done = transition.terminated | transition.truncated
         return super().stored(transition) | {"count": self._single.expand_as(done), "done": done}
 
-    @staticmethod
-    def ends(transition: Transition) -> Tensor:
-        """Where an episode ends and no window goes on, [N] or [T,N]."""
-        return transition.terminated | transition.truncated
-
     def add(self, transition: Transition) -> None:
-        head = self.ring.head
-        super().add(transition)
+        head, values = self.ring.head, self.stored(transition)
+        self.ring.add(**values)
         if self._reach:
-            self._grow(head, self.ends(transition))
+            self._grow(head, values["done"])
 
     def extend(self, transitions: Transition) -> Tensor:
         before = len(self) // self.ring.num_envs

@@ -31,7 +31,7 @@ def solve(
     problem: DualProblem, warm: DualSolution | None, pace: Pace, accuracy: float
 ) -> tuple[DualSolution | None, Minimum | None]:
     """The solution if the problem is finite and solved within ``accuracy``; and the end of the minimisation, if any."""
-    # What autograd keeps of every tensor, its version and its views, costs a tenth of the time of so small operations.
+    # What autograd keeps of every tensor, its version and its views, is a good part of what so small operations cost.
     # Subclasses of Tensor are not made for that mode.
     with torch.inference_mode() if type(problem.q_reward) is torch.Tensor else torch.no_grad():
         raw, found, state = _descend(problem, warm, pace)

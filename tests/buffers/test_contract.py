@@ -49,9 +49,9 @@ class NeverTheNewest(UniformStore):
 class AcrossEpisodes(NStepStore):
     """Windows that go on into the next episode."""
 
-    @staticmethod
-    def ends(transition):
-        return torch.zeros_like(transition.truncated)
+    def stored(self, transition):
+        never = torch.zeros_like(transition.truncated)
+        return {**super().stored(transition), "done": never}
 
 
 class ThroughTermination(UniformStore):

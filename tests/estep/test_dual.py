@@ -110,3 +110,13 @@ def test_a_large_stack_worked_on_by_parts_is_the_same(costs: int, prior: bool, m
     monkeypatch.setattr(dual, "CACHED", 2 * q[0].numel())
     for found, right in zip(dual.evaluate(*args), whole, strict=True):
         torch.testing.assert_close(found, right, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("prior", [False, True])
+def test_so_are_its_weights(prior: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    q, log_p, *_ = _parts(1, prior)
+    given, x = log_p if prior else None, _points(1)
+    whole = dual.softmax_weights(q, given, x)
+    monkeypatch.setattr(dual, "CACHED", 2 * q[0].numel())
+    with torch.no_grad():
+        torch.testing.assert_close(dual.softmax_weights(q, given, x), whole, rtol=1e-13, atol=0)
