@@ -10,12 +10,13 @@ import math
 
 import torch
 
+from cvpo.estep.dual import Data, at_hand
 from cvpo.estep.lanes import One, Vector
 from cvpo.estep.newton_descent import Pace, descend, minimum
 from cvpo.estep.newton_point import Frame, Point, main_frame
 from cvpo.estep.newton_step import State
 from cvpo.estep.problem import DualProblem
-from cvpo.estep.scaling import Shifted, Units, shifted, units
+from cvpo.estep.scaling import Units, shifted, units
 from cvpo.estep.solution import DualSolution, Status
 from cvpo.estep.start import model_start
 from cvpo.estep.task import Minimum
@@ -34,30 +35,30 @@ def solve(
     # What autograd keeps of every tensor, its version and its views, is a good part of what so small operations cost.
     # Subclasses of Tensor are not made for that mode.
     with torch.inference_mode() if type(problem.q_reward) is torch.Tensor else torch.no_grad():
-        raw, found, state = _descend(problem, warm, pace)
+        data, found, state = _descend(problem, warm, pace)
     if state is None:
         return None, None
     if not state.point.error <= accuracy:
         # A copy, like that in the solution, is an ordinary tensor again.
-        end = minimum(One, raw, state)
+        end = minimum(One, data, state)
         return None, end._replace(weights=state.point.weights.clone())
     return _solution(problem, found, state.point, round(state.iterations)), None
 
 
-def _descend(problem: DualProblem, warm: DualSolution | None, pace: Pace) -> tuple[Shifted, Units, State | None]:
+def _descend(problem: DualProblem, warm: DualSolution | None, pace: Pace) -> tuple[Data, Units, State | None]:
     """The problem as it is worked on, its units, and where the steps ended, None if it is not finite."""
     raw = shifted(problem)
     found = units(One, problem.costs, One.split(raw.numbers))
     if not found.finite:
         return raw, found, None
     raw.q.div_(One.join(found.unit, raw.q).view(1, -1, 1, 1))
-    frame = main_frame(found)
+    frame, data = main_frame(found), at_hand(raw)
 
     def cold() -> Vector:
-        return model_start(One, raw.q, raw.log_prior, found.limit, found.epsilon, frame.lower[0])
+        return model_start(One, data, found.limit, found.epsilon, frame.lower[0])
 
     start = None if warm is None else _from_warm(found, frame, warm)
-    return raw, found, descend(One, raw, frame, start or cold(), cold, pace)
+    return data, found, descend(One, data, frame, start or cold(), cold, pace)
 
 
 def _from_warm(found: Units, frame: Frame, warm: DualSolution) -> Vector | None:

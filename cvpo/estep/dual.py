@@ -7,23 +7,52 @@ z = (Q_r − λᵀQ_c)/η and w = softmax_k(z + log p)::
     ∂g/∂η    = ε − mean_b KL(w_b || p_b)            ∂g/∂λ_m = d_m − mean_b Σ_k w_bk Q_c,mbk
     ∇²g      = (1/η) mean_b Cov_{w_b}[(z, Q_c,1 … Q_c,M)]
 
+Passes work in base 2, with z/log 2 in place of z: torch's exp2 takes half the time of its exp in float64.
+
 Everything is tensors in, tensors out, without host synchronisation, so that it can be compiled.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from cvpo.estep.lanes import Lanes, Matrix, Number, Vector
 from cvpo.estep.stacks import Many
+from cvpo.estep.workspace import Workspace, fits
+
+LN2 = math.log(2.0)
 
 CACHED = 2**18
 """Numbers of (Q_r, Q_c) that are worked on at once on a host, 2 MiB: with what is made of them they fit its cache, and
 two threads have enough to do."""
+
+
+class Data(Protocol):
+    """What a pass reads: ``q`` [P,S,B,K], and ``log_prior`` [P,B,K] or None."""
+
+    @property
+    def q(self) -> Tensor:
+        """Q-values, normalised."""
+
+    @property
+    def log_prior(self) -> Tensor | None:
+        """log p, None where it is uniform."""
+
+
+class Values(NamedTuple):
+    """:class:`Data`, and nothing else."""
+
+    q: Tensor
+    log_prior: Tensor | None
+
+
+def at_hand(data: Data) -> Data:
+    """``data`` as it is best passed over many times: in a :class:`Workspace` if it fits in one."""
+    return Workspace(data.q, data.log_prior) if fits(data.q) else data
 
 
 class Evaluation(NamedTuple):
@@ -46,18 +75,18 @@ def softmax_weights(q: Tensor, log_prior: Tensor | None, x: Tensor) -> Tensor:
     """w = softmax_k(z + log p) [P,B,K]; ``log_prior`` None is the uniform prior."""
     parts = _parts(q)
     if len(parts) == 1 or torch.is_grad_enabled():
-        return torch.softmax(_tilted(q, log_prior, x), dim=-1)
+        z = exponents(q, x)
+        return torch.softmax(z if log_prior is None else z + log_prior, dim=-1)
     weights = q.new_empty((len(q), *q.shape[2:]))
     for part in parts:
-        z = _tilted(q[part], None if log_prior is None else log_prior[part], x[part])
-        torch.softmax(z, dim=-1, out=weights[part])
+        # In place, and at half the cost of softmax, which takes exp twice.
+        mass = weights[part]
+        torch.mul(exponents(q[part], x[part]), 1.0 / LN2, out=mass)
+        if log_prior is not None:
+            mass.add_(log_prior[part], alpha=1.0 / LN2)
+        mass.sub_(mass.amax(-1, keepdim=True)).exp2_()
+        mass.mul_(mass.sum(-1, keepdim=True).reciprocal_())
     return weights
-
-
-def _tilted(q: Tensor, log_prior: Tensor | None, x: Tensor) -> Tensor:
-    """z + log p, or z for the uniform prior."""
-    z = exponents(q, x)
-    return z if log_prior is None else z + log_prior
 
 
 def evaluate(q: Tensor, log_prior: Tensor | None, limit: Tensor, epsilon: Tensor, x: Tensor) -> Evaluation:
@@ -65,7 +94,9 @@ def evaluate(q: Tensor, log_prior: Tensor | None, limit: Tensor, epsilon: Tensor
 
     ``q`` [P,S,B,K], ``log_prior`` [P,B,K] normalised or None (uniform), ``limit`` d [P,M], ``epsilon`` [P].
     """
-    value, gradient, hessian, weights = evaluate_in(Many, q, log_prior, limit.unbind(1), epsilon, x.unbind(1), True)
+    value, gradient, hessian, weights = evaluate_in(
+        Many, Values(q, log_prior), limit.unbind(1), epsilon, x.unbind(1), True
+    )
     assert weights is not None
     rows = torch.stack([torch.stack(row, dim=1) for row in hessian], dim=1)
     # Autograd is to find the limits even where there are none.
@@ -74,21 +105,32 @@ def evaluate(q: Tensor, log_prior: Tensor | None, limit: Tensor, epsilon: Tensor
 
 
 def evaluate_in(
-    lanes: Lanes, q: Tensor, log_prior: Tensor | None, limit: Vector, epsilon: Number, x: Vector, keep: bool
+    lanes: Lanes, data: Data, limit: Vector, epsilon: Number, x: Vector, keep: bool
 ) -> tuple[Number, Vector, Matrix, Tensor | None]:
     """:func:`evaluate` on components: (η, λ) and what belongs to them in the numbers of ``lanes``; w if to ``keep``."""
     eta = x[0]
-    mix = (1.0 / eta, *(-lam / eta for lam in x[1:]))
-    rows = (mix, *(tuple(float(i == j) for j in range(len(x))) for i in range(1, len(x))))
-    packed, weights = _moments_by_parts(q, log_prior, lanes.matrix(rows, q), keep)
-    log_total, top, *rest = lanes.split(packed)
+    bits = 1.0 / (LN2 * eta)
+    mix = (bits, *(-lam * bits for lam in x[1:]))
+    weights: Tensor | None
+    numbers: Any
+    if isinstance(data, Workspace):
+        numbers, weights = data.moments(mix)
+    else:
+        rows = (mix, *(tuple(float(i == j) for j in range(len(x))) for i in range(1, len(x))))
+        packed, weights = _moments_by_parts(data.q, data.log_prior, lanes.matrix(rows, data.q), keep)
+        numbers = lanes.split(packed)
+    log_total, top, *rest = numbers
     first, second = rest[: len(x)], rest[len(x) :]
-    log_mean = log_total - (math.log(q.shape[-1]) if log_prior is None else 0.0)
-    value = eta * (epsilon + (top + log_mean))
+    log_mean = log_total - (math.log(data.q.shape[-1]) if data.log_prior is None else 0.0)
+    value = eta * (epsilon + (LN2 * top + log_mean))
     for lam, bound in zip(x[1:], limit, strict=True):
         value = value + lam * bound
-    gradient = (epsilon + log_mean - first[0], *(a - b for a, b in zip(limit, first[1:], strict=True)))
-    hessian = tuple(tuple(entry / eta for entry in second[i : i + len(x)]) for i in range(0, len(second), len(x)))
+    gradient = (epsilon + log_mean - LN2 * first[0], *(a - b for a, b in zip(limit, first[1:], strict=True)))
+    within = 1.0 / eta
+    across = LN2 * within
+    sizes = (LN2 * across, *(across for _ in x[1:])), *((across, *(within for _ in x[1:])) for _ in x[1:])
+    found = (second[i : i + len(x)] for i in range(0, len(second), len(x)))
+    hessian = tuple(tuple(a * b for a, b in zip(*pair, strict=True)) for pair in zip(found, sizes, strict=True))
     return value, gradient, hessian, weights
 
 
@@ -117,10 +159,10 @@ def _parts(q: Tensor) -> list[slice]:
 
 
 def _moments(q: Tensor, log_prior: Tensor | None, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Means over states, and w; ``rows`` [P,S,S] takes (Q_r, Q_c) to the features f = (z, Q_c).
+    """Means over states, and w; ``rows`` [P,S,S] takes (Q_r, Q_c) to the features f = (z/log 2, Q_c).
 
-    The means are packed [P, 2+S+S²], for a host that reads them at once: of log Σ_k p exp(z − top), of the largest
-    z + log p in each state ("top"), of Σ_k w (z − top) and Σ_k w Q_c, and of Cov_w[f].
+    The means are packed [P, 2+S+S²], for a host that reads them at once: of log Σ_k p exp(z − top), of top/log 2, the
+    largest (z + log p)/log 2 in each state, of Σ_k w (z − top)/log 2 and Σ_k w Q_c, and of Cov_w[f].
     """
     # One product in place of z and a copy of Q_c beside it: 0·Q_r + 1·Q_c is exact. States and particles lie in one
     # axis but where they must be told apart.
@@ -132,14 +174,14 @@ def _moments(q: Tensor, log_prior: Tensor | None, rows: Tensor) -> tuple[Tensor,
     if log_prior is None:
         top = z.detach().amax(-1, keepdim=True)
         z.sub_(top)
-        mass = z.exp()
+        mass = z.exp2()
     else:
-        tilted = z + log_prior
+        tilted = torch.add(z, log_prior, alpha=1.0 / LN2)
         top = tilted.detach().amax(-1, keepdim=True)
         z.sub_(top)
-        mass = (tilted - top).exp()
+        mass = (tilted - top).exp2()
     total = mass.sum(-1, keepdim=True)
-    weights = mass / total
+    weights = mass * total.reciprocal()
     weighted = weights.view(problems, 1, states * particles) * f
     first = weighted.view(q.shape).sum(-1)
     share = 1.0 / states

@@ -9,6 +9,7 @@ import attrs
 from torch import Tensor
 
 from cvpo.estep import alone, driver
+from cvpo.estep.dual import at_hand
 from cvpo.estep.implicit import attach
 from cvpo.estep.lanes import Lanes, One
 from cvpo.estep.newton_descent import Pace, descend, descend_masked, minimum
@@ -79,8 +80,9 @@ def minimise(
     The host looks whether all are done every ``check_every`` steps; one problem alone is followed in Python numbers.
     """
     lanes: Lanes = One if len(start) == 1 else lanes_for(task.q)
+    data = at_hand(task) if lanes is One else task
     pace = Pace(tolerance, max_iter, check_every, propose)
-    state = descend(lanes, task, frame(lanes, task), lanes.split(start), lambda: lanes.split(cold()), pace)
+    state = descend(lanes, data, frame(lanes, task), lanes.split(start), lambda: lanes.split(cold()), pace)
     return minimum(lanes, task, state)
 
 

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, Protocol
-
-from torch import Tensor
+from typing import Any, NamedTuple
 
 from cvpo.estep import dual
+from cvpo.estep.dual import Data
 from cvpo.estep.lanes import Lanes, Matrix, Number, Vector
 from cvpo.estep.scaling import Units
 from cvpo.estep.task import INFEASIBLE_BELOW, Task, floors
-
-
-class Data(Protocol):
-    """What a pass reads: ``q`` [P,S,B,K], and ``log_prior`` [P,B,K] or None."""
-
-    @property
-    def q(self) -> Tensor:
-        """Q-values, normalised."""
-
-    @property
-    def log_prior(self) -> Tensor | None:
-        """log p, None where it is uniform."""
 
 
 class Frame(NamedTuple):
@@ -98,7 +85,7 @@ def main_frame(found: Units) -> Frame:
 
 def point_at(lanes: Lanes, data: Data, frame: Frame, x: Vector) -> Point:
     """The dual at ``x`` and its distances from the optimum: one pass over the data."""
-    found = dual.evaluate_in(lanes, data.q, data.log_prior, frame.limit, frame.epsilon, x, lanes.keeps_weights)
+    found = dual.evaluate_in(lanes, data, frame.limit, frame.epsilon, x, lanes.keeps_weights)
     value, gradient, hessian, weights = found
     where = lanes.where
     zero = 0.0 * x[0]

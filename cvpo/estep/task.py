@@ -93,8 +93,10 @@ def least_violation_task(scaled: Scaled) -> Task:
     scaled = scaled.without_reward()
     task = main_task(scaled)
     share = scaled.unit_cost / scaled.unit_reward.unsqueeze(1)
+    # Where all costs are constant nothing is divided by η, and η·ε is all that keeps the proof from the violation.
+    constant = (scaled.size[:, 1:] == 0).all(1, keepdim=True)
     return task._replace(
-        lower=task.lower * share.amin(1, keepdim=True),
+        lower=task.lower * share.amin(1, keepdim=True) * torch.where(constant, ETA_FLOOR, 1.0),
         slope=task.lower[:, 0],
         upper=torch.cat([task.upper[:, :1], share], dim=1),
         bound=torch.full_like(task.bound, -torch.inf),

@@ -42,6 +42,16 @@ def test_a_constant_cost_just_above_its_limit_has_an_answer(name: str, below: fl
 
 
 @pytest.mark.parametrize("name", ["newton", "slsqp", "osqp"])
+@pytest.mark.parametrize("epsilon", [0.01, 1.0, 50.0])
+def test_a_constant_cost_is_proved_to_the_digit_whatever_its_level(name: str, epsilon: float) -> None:
+    reward = torch.randn(5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    problem = DualProblem(reward, torch.full((1, 5, 8), 1e6, dtype=torch.float64), 1e6 - 0.1, epsilon)
+    solution = registry.create(name).solve(problem)
+    assert solution.status == Status.INFEASIBLE
+    require_witness(problem, solution, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["newton", "slsqp", "osqp"])
 def test_values_at_the_end_of_double_precision_are_no_exception(name: str) -> None:
     """Their range is nearest to a power of two that is none."""
     reward = torch.tensor([[0.0, 1.5e308]], dtype=torch.float64)

@@ -1,0 +1,63 @@
+"""One problem in its workspace: the same numbers as those of a stack."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cvpo.estep import dual, start
+from cvpo.estep.lanes import One
+from cvpo.estep.workspace import Workspace
+from tests.estep.problems import draw_problem
+
+CASES = [(costs, prior) for costs in (0, 1, 3) for prior in ("uniform", "given", "holes")]
+
+
+def _data(costs: int, prior: str, scale: float = 1.0) -> dual.Values:
+    problem = draw_problem(costs, costs=costs, prior=True)
+    q = scale * torch.cat([problem.q_reward.unsqueeze(-3), problem.q_cost], dim=-3).unsqueeze(0)
+    log_p = problem.log_p.clone().unsqueeze(0)
+    if prior == "holes":
+        log_p[..., ::3] = -torch.inf
+        log_p = log_p.log_softmax(-1)
+    return dual.Values(q, None if prior == "uniform" else log_p)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+@pytest.mark.parametrize(("costs", "prior"), CASES)
+def test_dual_is_that_of_a_stack(costs: int, prior: str, scale: float) -> None:
+    data = _data(costs, prior, scale)
+    x, limit = (0.3, *(0.2 + m for m in range(costs))), tuple(0.1 * (1 + m) for m in range(costs))
+    given = torch.tensor([limit], dtype=torch.float64).reshape(1, costs), torch.tensor([0.1], dtype=torch.float64)
+    right = dual.evaluate(*data, *given, torch.tensor([x], dtype=torch.float64))
+    value, gradient, hessian, weights = dual.evaluate_in(One, Workspace(*data), limit, 0.1, x, True)
+    found = (torch.tensor([part], dtype=torch.float64) for part in (value, gradient, hessian))
+    for mine, theirs in zip((*found, weights), right, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12 * scale**2)
+
+
+@pytest.mark.parametrize(("costs", "prior"), CASES)
+def test_start_is_that_of_a_stack(costs: int, prior: str) -> None:
+    data, limit = _data(costs, prior), (0.1,) * costs
+    if prior == "holes":
+        # As the normalised problem has them.
+        data.q.masked_fill_((data.log_prior == -torch.inf).unsqueeze(1), 0.0)
+    found, right = (start.model_start(One, each, limit, 0.1, 1e-8) for each in (Workspace(*data), data))
+    assert found == pytest.approx(right, rel=1e-11)
+
+
+def test_weights_of_one_point_outlive_the_next() -> None:
+    space = Workspace(*_data(1, "given"))
+    numbers, weights = space.moments((2.0, -1.0))
+    kept = weights.clone()
+    space.moments((1.0, -3.0))
+    assert torch.equal(weights, kept)
+    assert space.moments((2.0, -1.0))[0] == numbers
+
+
+def test_only_one_small_problem_on_the_host_has_one() -> None:
+    data = _data(1, "uniform")
+    assert isinstance(dual.at_hand(data), Workspace)
+    for other in (data.q.expand(2, -1, -1, -1), data.q[..., :1, :1].expand(-1, -1, 2**9, 2**8), data.q.to("meta")):
+        values = dual.Values(other, None)
+        assert dual.at_hand(values) is values
