@@ -10,7 +10,6 @@ import math
 
 import torch
 
-from cvpo.estep.dual import Data, at_hand
 from cvpo.estep.lanes import One, Vector
 from cvpo.estep.newton_descent import Pace, descend, minimum
 from cvpo.estep.newton_point import Frame, Point, main_frame
@@ -20,6 +19,7 @@ from cvpo.estep.scaling import Units, shifted, units
 from cvpo.estep.solution import DualSolution, Status
 from cvpo.estep.start import model_start
 from cvpo.estep.task import Minimum
+from cvpo.estep.workspace import Data, at_hand
 
 
 def fits(problem: DualProblem, warm: DualSolution | None) -> bool:

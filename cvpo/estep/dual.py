@@ -15,44 +15,20 @@ Everything is tensors in, tensors out, without host synchronisation, so that it 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from cvpo.estep.lanes import Lanes, Matrix, Number, Vector
 from cvpo.estep.stacks import Many
-from cvpo.estep.workspace import Workspace, fits
+from cvpo.estep.workspace import Data, Values, Workspace
 
 LN2 = math.log(2.0)
 
 CACHED = 2**18
 """Numbers of (Q_r, Q_c) that are worked on at once on a host, 2 MiB: with what is made of them they fit its cache, and
 two threads have enough to do."""
-
-
-class Data(Protocol):
-    """What a pass reads: ``q`` [P,S,B,K], and ``log_prior`` [P,B,K] or None."""
-
-    @property
-    def q(self) -> Tensor:
-        """Q-values, normalised."""
-
-    @property
-    def log_prior(self) -> Tensor | None:
-        """log p, None where it is uniform."""
-
-
-class Values(NamedTuple):
-    """:class:`Data`, and nothing else."""
-
-    q: Tensor
-    log_prior: Tensor | None
-
-
-def at_hand(data: Data) -> Data:
-    """``data`` as it is best passed over many times: in a :class:`Workspace` if it fits in one."""
-    return Workspace(data.q, data.log_prior) if fits(data.q) else data
 
 
 class Evaluation(NamedTuple):
@@ -126,11 +102,10 @@ def evaluate_in(
     for lam, bound in zip(x[1:], limit, strict=True):
         value = value + lam * bound
     gradient = (epsilon + log_mean - LN2 * first[0], *(a - b for a, b in zip(limit, first[1:], strict=True)))
-    within = 1.0 / eta
-    across = LN2 * within
-    sizes = (LN2 * across, *(across for _ in x[1:])), *((across, *(within for _ in x[1:])) for _ in x[1:])
-    found = (second[i : i + len(x)] for i in range(0, len(second), len(x)))
-    hessian = tuple(tuple(a * b for a, b in zip(*pair, strict=True)) for pair in zip(found, sizes, strict=True))
+    units = (LN2, *(1.0 for _ in limit))
+    hessian = tuple(
+        tuple(second[len(x) * i + j] * (a * b) / eta for j, b in enumerate(units)) for i, a in enumerate(units)
+    )
     return value, gradient, hessian, weights
 
 

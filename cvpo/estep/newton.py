@@ -9,7 +9,6 @@ import attrs
 from torch import Tensor
 
 from cvpo.estep import alone, driver
-from cvpo.estep.dual import at_hand
 from cvpo.estep.implicit import attach
 from cvpo.estep.lanes import Lanes, One
 from cvpo.estep.newton_descent import Pace, descend, descend_masked, minimum
@@ -19,6 +18,7 @@ from cvpo.estep.solution import DualSolution
 from cvpo.estep.stacks import Many, lanes_for
 from cvpo.estep.task import Minimum, Task
 from cvpo.estep.warm import check_warm
+from cvpo.estep.workspace import at_hand
 from cvpo.validators import number
 
 

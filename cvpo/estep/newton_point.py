@@ -6,10 +6,10 @@ import math
 from typing import Any, NamedTuple
 
 from cvpo.estep import dual
-from cvpo.estep.dual import Data
 from cvpo.estep.lanes import Lanes, Matrix, Number, Vector
 from cvpo.estep.scaling import Units
 from cvpo.estep.task import INFEASIBLE_BELOW, Task, floors
+from cvpo.estep.workspace import Data
 
 
 class Frame(NamedTuple):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cvpo.estep.dual import Data
 from cvpo.estep.lanes import Lanes, Number, Vector
 from cvpo.estep.newton_point import Frame, Point, clip, floor, frame, pick, point_at, ridged
+from cvpo.estep.workspace import Data
 
 __all__ = ["Data", "Frame", "Propose", "State", "begin", "frame", "projected_newton", "step"]
 

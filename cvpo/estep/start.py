@@ -13,9 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cvpo.estep.dual import Data
 from cvpo.estep.lanes import Lanes, Number, Vector
-from cvpo.estep.workspace import Workspace
+from cvpo.estep.workspace import Data, Workspace
 
 SWEEPS = 3
 """Over the λ_m in turn; one alone is found in one."""

@@ -8,6 +8,7 @@ torch the faster rows.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +16,25 @@ from torch import Tensor
 
 LARGEST = 2**17
 """Numbers of (Q_r, Q_c) up to which this is faster than two threads on tensors."""
+
+
+class Data(Protocol):
+    """What a pass reads: ``q`` [P,S,B,K], and ``log_prior`` [P,B,K] or None."""
+
+    @property
+    def q(self) -> Tensor:
+        """Q-values, normalised."""
+
+    @property
+    def log_prior(self) -> Tensor | None:
+        """log p, None where it is uniform."""
+
+
+class Values(NamedTuple):
+    """:class:`Data`, and nothing else."""
+
+    q: Tensor
+    log_prior: Tensor | None
 
 
 def fits(q: Tensor) -> bool:
@@ -70,3 +90,8 @@ class Workspace:
         np.dot(self._weighted.reshape(-1, len(self._by_particle)), self._by_particle, out=first.reshape(-1))
         covariance = (self._weighted @ f.T - first @ first.T) * self._by_state[0]
         return [*(rows @ self._by_state).tolist(), *covariance.reshape(-1).tolist()], weights
+
+
+def at_hand(data: Data) -> Data:
+    """``data`` as it is best passed over many times: in a :class:`Workspace` if it fits in one."""
+    return Workspace(data.q, data.log_prior) if fits(data.q) else data

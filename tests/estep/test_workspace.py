@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cvpo.estep import dual, start
+from cvpo.estep import dual, start, workspace
 from cvpo.estep.lanes import One
 from cvpo.estep.workspace import Workspace
 from tests.estep.problems import draw_problem
@@ -13,14 +13,14 @@ from tests.estep.problems import draw_problem
 CASES = [(costs, prior) for costs in (0, 1, 3) for prior in ("uniform", "given", "holes")]
 
 
-def _data(costs: int, prior: str, scale: float = 1.0) -> dual.Values:
+def _data(costs: int, prior: str, scale: float = 1.0) -> workspace.Values:
     problem = draw_problem(costs, costs=costs, prior=True)
     q = scale * torch.cat([problem.q_reward.unsqueeze(-3), problem.q_cost], dim=-3).unsqueeze(0)
     log_p = problem.log_p.clone().unsqueeze(0)
     if prior == "holes":
         log_p[..., ::3] = -torch.inf
         log_p = log_p.log_softmax(-1)
-    return dual.Values(q, None if prior == "uniform" else log_p)
+    return workspace.Values(q, None if prior == "uniform" else log_p)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e3])
@@ -57,7 +57,7 @@ def test_weights_of_one_point_outlive_the_next() -> None:
 
 def test_only_one_small_problem_on_the_host_has_one() -> None:
     data = _data(1, "uniform")
-    assert isinstance(dual.at_hand(data), Workspace)
+    assert isinstance(workspace.at_hand(data), Workspace)
     for other in (data.q.expand(2, -1, -1, -1), data.q[..., :1, :1].expand(-1, -1, 2**9, 2**8), data.q.to("meta")):
-        values = dual.Values(other, None)
-        assert dual.at_hand(values) is values
+        values = workspace.Values(other, None)
+        assert workspace.at_hand(values) is values
