@@ -72,7 +72,7 @@ SUITES: dict[str, Suite] = {
     "velocity": Suite("SafetyHopperVelocity-v1", CONSTRAINT, 20_000, (25.0,), 5_000, (300.0, 1_000.0)),
     "half-cheetah-short": Suite(CHEETAH, CONSTRAINT, 40_000, (25.0,), 10_000, (1_000.0, 1_800.0)),
     "car-circle": Suite("SafetyCarCircle-v0", PRESET, 350_000, (10.0,), 10_000, (330.0, 400.0, 430.0)),
-    "car-circle-long": Suite("SafetyCarCircle-v0", PRESET, 350_000, (10.0,), 10_000, (330.0, 400.0, 430.0)),
+    "car-circle-long": Suite("SafetyCarCircle-v0", PRESET, 200_000, (10.0,), 10_000, (330.0, 400.0, 430.0)),
     "half-cheetah": Suite(CHEETAH, PRESET, 1_000_000, (25.0,), 20_000, (1_800.0, 2_700.0)),
     "point-circle": Suite("SafetyPointCircle1-v0", PRESET, 500_000, (25.0,), 50_000, (25.0, 50.0)),
     "point-goal": Suite("SafetyPointGoal1-v0", PRESET, 1_000_000, (25.0,), 50_000, (10.0, 15.0)),
