@@ -108,9 +108,9 @@ ANT: dict[str, Any] = {
 #: critics: with their mean a tuning run ended at twice the limit. Layer normalisation and critics first: with them, and
 #: an update every four steps, seeds 100 to 102 ended SafetyCarCircle-v0 at 288, 349 and 303 after 45 000 steps; with
 #: one every other step they are at 330, 395 and 399 then. Aimed at four fifths of the limit, they end 75 000 steps at
-#: costs of 3, 4 and 13, where aimed at all of it at 2, 14 and 14, and lose 8 of 410 in return. Deviations of 0.05 at the
-#: least: with 0.02 they are there before some policies have found the whole way round, and what drives half of a circle
-#: then goes on doing so; with 0.05 the same seeds end at 423, 419 and 413, and costs of 2 to 4
+#: costs of 3, 4 and 13, where aimed at all of it at 2, 14 and 14, and lose 8 of 410 in return. Deviations of 0.05 at
+#: the least: with 0.02 they are there before some policies have found the whole way round, and what drives half of a
+#: circle then goes on doing so; with 0.05 the same seeds end at 423, 419 and 413, and costs of 2 to 4
 #: (benchmarks/results/tuning.jsonl).
 CIRCLE: dict[str, Any] = {
     **CONTROL,

@@ -153,8 +153,10 @@ class VectorAgent:
     def member(self, index: int, *, replay: bool = True) -> CVPO:
         """An agent of its own with a copy of a member's state: to evaluate, predict, save, or train on alone.
 
-        ``replay=False`` leaves the buffer empty.
+        ``replay=False`` leaves the buffer empty. Raises ConfigError for a member that there is not.
         """
+        if not -len(self) <= index < len(self):
+            raise ConfigError(f"index is {index}; allowed: a member of the population, 0 to {len(self) - 1}")
         agent = self.agents[index]
         single = CVPO(
             agent.config,

@@ -93,7 +93,9 @@ def check_updates(vector: Any, singles: list[cvpo.CVPO], count: int = 4, toleran
             assert alone.keys() == metrics.keys()
             for name, value in alone.items():
                 assert metrics[name].shape == (len(vector),), name
-                assert float(metrics[name][p]) == pytest.approx(float(value), rel=tolerance, abs=tolerance), name
+                # Sums in another order may take a residual near the tolerance to its other side.
+                room = 1.0 if name == "estep/iterations" else tolerance
+                assert float(metrics[name][p]) == pytest.approx(float(value), rel=tolerance, abs=room), name
         check_equal(vector, singles, tolerance)
 
 
@@ -186,6 +188,12 @@ def test_the_state_goes_around_and_the_next_update_is_the_same():
         ours, theirs = vector.update(), other.update()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert other.steps == vector.steps == 80 and other.updates == vector.updates == 7
+
+
+def test_a_member_that_there_is_not():
+    vector, _ = population()
+    with pytest.raises(cvpo.ConfigError, match="index is 9; allowed: a member of the population, 0 to"):
+        vector.member(9)
 
 
 def test_a_member_is_an_agent_of_its_own(tmp_path):
