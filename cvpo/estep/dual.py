@@ -9,7 +9,8 @@ z = (Q_r − λᵀQ_c)/η and w = softmax_k(z + log p)::
 
 Passes work in base 2, with z/log 2 in place of z: torch's exp2 takes half the time of its exp in float64.
 
-Everything is tensors in, tensors out, without host synchronisation, so that it can be compiled.
+But for a :class:`~cvpo.estep.workspace.Workspace`, everything is tensors in, tensors out, without host synchronisation,
+so that it can be compiled.
 """
 
 from __future__ import annotations
@@ -49,13 +50,12 @@ def exponents(q: Tensor, x: Tensor) -> Tensor:
 
 def softmax_weights(q: Tensor, log_prior: Tensor | None, x: Tensor) -> Tensor:
     """w = softmax_k(z + log p) [P,B,K]; ``log_prior`` None is the uniform prior."""
-    parts = _parts(q)
-    if len(parts) == 1 or torch.is_grad_enabled():
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
         z = exponents(q, x)
         return torch.softmax(z if log_prior is None else z + log_prior, dim=-1)
     weights = q.new_empty((len(q), *q.shape[2:]))
-    for part in parts:
-        # In place, and at half the cost of softmax, which takes exp twice.
+    for part in _parts(q):
+        # In place: softmax takes half as long again on rows of 256, and five times as long on rows of 16.
         mass = weights[part]
         torch.mul(exponents(q[part], x[part]), 1.0 / LN2, out=mass)
         if log_prior is not None:
@@ -136,8 +136,9 @@ def _parts(q: Tensor) -> list[slice]:
 def _moments(q: Tensor, log_prior: Tensor | None, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Means over states, and w; ``rows`` [P,S,S] takes (Q_r, Q_c) to the features f = (z/log 2, Q_c).
 
-    The means are packed [P, 2+S+S²], for a host that reads them at once: of log Σ_k p exp(z − top), of top/log 2, the
-    largest (z + log p)/log 2 in each state, of Σ_k w (z − top)/log 2 and Σ_k w Q_c, and of Cov_w[f].
+    The means are packed [P, 2+S+S²], for a host that reads them at once: of log Σ_k p exp(z − top), without p where it
+    is uniform, of top/log 2, the largest (z + log p)/log 2 in each state, of Σ_k w (z − top)/log 2 and Σ_k w Q_c, and
+    of Cov_w[f].
     """
     # One product in place of z and a copy of Q_c beside it: 0·Q_r + 1·Q_c is exact. States and particles lie in one
     # axis but where they must be told apart.

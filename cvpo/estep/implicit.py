@@ -27,7 +27,7 @@ def attach(problem: DualProblem, solution: DualSolution) -> DualSolution:
     """``solution`` with η, λ and weights differentiable with respect to the tensors of ``problem`` that require it.
 
     Values do not change. Entries that are neither OK nor INFEASIBLE get zero derivatives; INFEASIBLE ones are
-    those of the least-violation problem, which does not depend on Q_r.
+    those of the least-violation problem, which does not depend on Q_r, and zero where all weights are as good.
     """
     inputs = (problem.q_reward, problem.q_cost, problem.cost_limit, problem.kl_epsilon, problem.log_prior)
     if not (torch.is_grad_enabled() and any(part is not None and part.requires_grad for part in inputs)):
@@ -37,7 +37,8 @@ def attach(problem: DualProblem, solution: DualSolution) -> DualSolution:
     eta, lam, weights = _derivatives(scaled, main_task(scaled), solution, status == Status.OK)
     if problem.costs:
         relaxed = scaled.without_reward()
-        least = _derivatives(relaxed, least_violation_task(scaled), solution, status == Status.INFEASIBLE)
+        varied = (status == Status.INFEASIBLE) & ~scaled.constant
+        least = _derivatives(relaxed, least_violation_task(scaled), solution, varied)
         eta, lam, weights = eta + least[0], lam + least[1], weights + least[2]
     return attrs.evolve(
         solution,

@@ -43,6 +43,11 @@ class Scaled(NamedTuple):
     size: Tensor
     finite: Tensor
 
+    @property
+    def constant(self) -> Tensor:
+        """Where every cost is the same for all actions of a state [P]."""
+        return (self.size[:, 1:] == 0).all(1)
+
     def take(self, index: Tensor) -> Scaled:
         """The problems at ``index`` (a mask or positions) only."""
         return Scaled._make(None if part is None else part[index] for part in self)

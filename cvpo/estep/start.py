@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cvpo.estep.lanes import Lanes, Number, Vector
-from cvpo.estep.workspace import Data, Workspace
+from cvpo.estep.workspace import Data
 
 SWEEPS = 3
 """Over the λ_m in turn; one alone is found in one."""
@@ -25,10 +25,7 @@ LEAST_ROOM = 0.05
 def model_start(lanes: Lanes, data: Data, limit: Vector, epsilon: Number, least: Number) -> Vector:
     """(η, λ) by components, η at ``least`` or above."""
     count = data.q.shape[1]
-    if isinstance(data, Workspace):
-        numbers = data.prior_moments()
-    else:
-        numbers = lanes.split(_prior_moments(data.q, data.log_prior))
+    numbers = lanes.split(_prior_moments(data.q, data.log_prior))
     mean, rest = numbers[:count], numbers[count:]
     matrix = [rest[i : i + count] for i in range(0, len(rest), count)]
     zero = 0.0 * least

@@ -14,6 +14,8 @@ from cvpo.estep.scaling import ETA_FLOOR, Scaled
 
 INFEASIBLE_BELOW = -1e-9
 """Where Q_r >= 0 and some weights meet the limits, g >= 0 everywhere (weak duality); less than rounding is proof."""
+ALL_BUT_ZERO = 1e-8
+"""Of the least η, where no Q-value is divided by it."""
 
 
 class Task(NamedTuple):
@@ -93,12 +95,15 @@ def least_violation_task(scaled: Scaled) -> Task:
     scaled = scaled.without_reward()
     task = main_task(scaled)
     share = scaled.unit_cost / scaled.unit_reward.unsqueeze(1)
-    # Where all costs are constant nothing is divided by η, and η·ε is all that keeps the proof from the violation.
-    constant = (scaled.size[:, 1:] == 0).all(1, keepdim=True)
+    # Where all costs are constant, λ is 1 on those above their limits and 0 on the others; nothing is divided by η
+    # then, and η·ε is all that keeps the proof from the violation.
+    constant = scaled.constant.unsqueeze(1)
+    known = torch.where(scaled.limit < 0, share, 0.0)
+    eta = task.lower[:, :1] * share.amin(1, keepdim=True) * torch.where(constant, ALL_BUT_ZERO, 1.0)
     return task._replace(
-        lower=task.lower * share.amin(1, keepdim=True) * torch.where(constant, ETA_FLOOR, 1.0),
+        lower=torch.cat([eta, torch.where(constant, known, 0.0)], dim=1),
         slope=task.lower[:, 0],
-        upper=torch.cat([task.upper[:, :1], share], dim=1),
+        upper=torch.cat([task.upper[:, :1], torch.where(constant, known, share)], dim=1),
         bound=torch.full_like(task.bound, -torch.inf),
     )
 

@@ -38,12 +38,12 @@ class Values(NamedTuple):
 
 
 def fits(q: Tensor) -> bool:
-    """Whether ``q`` [P,S,B,K] is for a :class:`Workspace`."""
-    return len(q) == 1 and q.device.type == "cpu" and q.numel() <= LARGEST
+    """Whether ``q`` [P,S,B,K] is for a :class:`Workspace`: not where a subclass of Tensor is to see what is done."""
+    return len(q) == 1 and q.device.type == "cpu" and q.numel() <= LARGEST and type(q) is Tensor
 
 
 class Workspace:
-    """One problem, ``q`` [1,S,B,K] in float64 and ``log_prior`` [1,B,K] or None, both on the host."""
+    """One problem, ``q`` [1,S,B,K] and ``log_prior`` [1,B,K] or None, float64 on the host, ``q`` contiguous."""
 
     def __init__(self, q: Tensor, log_prior: Tensor | None) -> None:
         self.q, self.log_prior = q, log_prior
@@ -54,21 +54,11 @@ class Workspace:
         self._f[1:] = self._values[1:]
         self._features, self._products = torch.from_numpy(self._f), torch.from_numpy(self._weighted)
         self._z = self._features[0].view(states, particles)
-        self._prior = None if log_prior is None else log_prior.detach().reshape(states, particles)
-        self._bits = None if self._prior is None else self._prior / math.log(2.0)
-        self._tilted = self._z if self._prior is None else torch.empty_like(self._z)
-        # Of each state: log Σ_k p exp(z − top), top, and the means of f under w.
+        self._bits = None if log_prior is None else log_prior.detach().view(states, particles) / math.log(2.0)
+        self._tilted = self._z if self._bits is None else torch.empty_like(self._z)
+        # Of each state: log Σ_k p exp(z − top), without p where it is uniform; top/log 2; the means of f under w.
         self._rows = np.empty((2 + signals, states))
         self._by_particle, self._by_state = np.ones(particles), np.full(states, 1.0 / states)
-
-    def prior_moments(self) -> list[float]:
-        """mean_b E_p[Q] and mean_b Cov_p[Q], S + S² numbers."""
-        particles = len(self._by_particle)
-        prior = 1.0 / particles if self._prior is None else self._prior.exp().reshape(-1).numpy()
-        weighted = prior * self._values
-        first = (weighted.reshape(-1, particles) @ self._by_particle).reshape(len(weighted), -1)
-        covariance = (weighted @ self._values.T - first @ first.T) * self._by_state[0]
-        return [*(first @ self._by_state).tolist(), *covariance.reshape(-1).tolist()]
 
     def moments(self, mix: tuple[float, ...]) -> tuple[list[float], Tensor]:
         """The numbers of :func:`cvpo.estep.dual.evaluate_in`, and w [1,B,K], with z/log 2 = ``mix``ᵀ(Q_r, Q_c)."""

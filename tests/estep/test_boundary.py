@@ -3,6 +3,8 @@ one of them there must be."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
 import torch
@@ -42,13 +44,28 @@ def test_a_constant_cost_just_above_its_limit_has_an_answer(name: str, below: fl
 
 
 @pytest.mark.parametrize("name", ["newton", "slsqp", "osqp"])
-@pytest.mark.parametrize("epsilon", [0.01, 1.0, 50.0])
-def test_a_constant_cost_is_proved_to_the_digit_whatever_its_level(name: str, epsilon: float) -> None:
+@pytest.mark.parametrize("epsilon", [0.01, 50.0])
+@pytest.mark.parametrize("level", [1.0, 1e6])
+def test_a_constant_cost_is_proved_to_the_digit_whatever_its_level(name: str, level: float, epsilon: float) -> None:
     reward = torch.randn(5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    problem = DualProblem(reward, torch.full((1, 5, 8), 1e6, dtype=torch.float64), 1e6 - 0.1, epsilon)
+    problem = DualProblem(reward, torch.full((1, 5, 8), level, dtype=torch.float64), level - 0.1, epsilon)
     solution = registry.create(name).solve(problem)
     assert solution.status == Status.INFEASIBLE
     require_witness(problem, solution, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("newton", {}), ("newton", {"check_every": None}), ("slsqp", {}), ("osqp", {})]
+)
+@pytest.mark.parametrize("slack", [0.1, 1e-2, 1e-6])
+def test_a_constant_cost_within_its_limit_has_no_part_in_the_proof(name: str, options: Any, slack: float) -> None:
+    reward = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    limits = torch.tensor([[0.9, 1.0 + slack], [1.0 + slack, 0.9]], dtype=torch.float64)
+    problem = DualProblem(reward, torch.ones(2, 2, 5, 8, dtype=torch.float64), limits, torch.full((2,), 0.1).double())
+    solution = registry.create(name, **options).solve(problem)
+    assert (solution.status == Status.INFEASIBLE).all()
+    assert kkt_residuals(problem, solution).max.max() <= 1e-9
+    torch.testing.assert_close(solution.lam, torch.eye(2, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["newton", "slsqp", "osqp"])

@@ -117,3 +117,13 @@ def test_unsolved_entries_have_zero_gradients_and_spoil_no_others() -> None:
     assert solution.status.tolist() == [Status.NONFINITE, Status.OK]
     (slope,) = torch.autograd.grad(solution.weights[:, 0, 0].sum(), parts[0])
     assert (slope[0] == 0).all() and torch.isfinite(slope[1]).all() and slope[1].abs().max() > 0
+
+
+def test_a_violation_that_no_weights_change_has_zero_gradients() -> None:
+    reward = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    cost = torch.ones(1, 4, 3, dtype=torch.float64, requires_grad=True)
+    solution = registry.create("newton").solve(DualProblem(reward, cost, (0.5,), 0.1))
+    assert solution.status == Status.INFEASIBLE
+    loss = solution.eta + solution.lam.sum() + (solution.weights * torch.arange(3)).sum()
+    for gradient in torch.autograd.grad(loss, (reward, cost)):
+        assert (gradient == 0).all()
