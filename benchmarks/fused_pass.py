@@ -19,6 +19,7 @@ from cvpo.estep.newton_step import begin, frame, step
 from cvpo.estep.scaling import scale
 from cvpo.estep.stacks import lanes_for
 from cvpo.estep.task import Task, cold_start, main_task
+from cvpo.estep.workspace import passes_over
 
 
 def fused_pass(q: Tensor, x: Tensor) -> tuple[Tensor, ...]:
@@ -56,5 +57,6 @@ def calls(problem: DualProblem) -> tuple[dict[str, Callable[[], Any]], str]:
 def _iteration(task: Task, start: Tensor) -> Callable[[], Any]:
     lanes: Lanes = One if len(start) == 1 else lanes_for(task.q)
     numbers = frame(lanes, task)
-    state = begin(lanes, task, numbers, lanes.split(start), 1e-9)
-    return lambda: step(lanes, task, numbers, state, 1e-9)
+    data = passes_over(task.q, task.log_prior)
+    state = begin(lanes, data, numbers, lanes.split(start), 1e-9)
+    return lambda: step(lanes, data, numbers, state, 1e-9)

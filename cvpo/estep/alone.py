@@ -14,12 +14,13 @@ from cvpo.estep.lanes import One, Vector
 from cvpo.estep.newton_descent import Pace, descend, minimum
 from cvpo.estep.newton_point import Frame, Point, main_frame
 from cvpo.estep.newton_step import State
+from cvpo.estep.passes import Pass, Stack
 from cvpo.estep.problem import DualProblem
 from cvpo.estep.scaling import Units, shifted, units
 from cvpo.estep.solution import DualSolution, Status
 from cvpo.estep.start import model_start
 from cvpo.estep.task import Minimum
-from cvpo.estep.workspace import Data, at_hand
+from cvpo.estep.workspace import passes_over
 
 
 def fits(problem: DualProblem, warm: DualSolution | None) -> bool:
@@ -45,17 +46,17 @@ def solve(
     return _solution(problem, found, state.point, round(state.iterations)), None
 
 
-def _descend(problem: DualProblem, warm: DualSolution | None, pace: Pace) -> tuple[Data, Units, State | None]:
+def _descend(problem: DualProblem, warm: DualSolution | None, pace: Pace) -> tuple[Pass, Units, State | None]:
     """The problem as it is worked on, its units, and where the steps ended, None if it is not finite."""
     raw = shifted(problem)
     found = units(One, problem.costs, One.split(raw.numbers))
     if not found.finite:
-        return raw, found, None
+        return Stack(raw.q, raw.log_prior), found, None
     raw.q.div_(One.join(found.unit, raw.q).view(1, -1, 1, 1))
-    frame, data = main_frame(found), at_hand(raw)
+    frame, data = main_frame(found), passes_over(raw.q, raw.log_prior)
 
     def cold() -> Vector:
-        return model_start(One, data, found.limit, found.epsilon, frame.lower[0])
+        return model_start(One, raw.q, raw.log_prior, found.limit, found.epsilon, frame.lower[0])
 
     start = None if warm is None else _from_warm(found, frame, warm)
     return data, found, descend(One, data, frame, start or cold(), cold, pace)

@@ -49,7 +49,7 @@ def solve(
 
         def cold() -> Tensor:
             limit, epsilon, least = (lanes.split(part) for part in (task.limit, task.epsilon, task.lower[:, 0]))
-            return lanes.join(model_start(lanes, task, limit, epsilon, least), task.q)
+            return lanes.join(model_start(lanes, task.q, task.log_prior, limit, epsilon, least), task.q)
 
         check_warm(problem, warm)
         if end is None:

@@ -10,26 +10,20 @@ z = (Q_r − λᵀQ_c)/η and w = softmax_k(z + log p)::
 Passes work in base 2, with z/log 2 in place of z: torch's exp2 takes half the time of its exp in float64.
 
 But for a :class:`~cvpo.estep.workspace.Workspace`, everything is tensors in, tensors out, without host synchronisation,
-so that it can be compiled.
+so that it can be compiled. The passes themselves are in :mod:`cvpo.estep.passes`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cvpo.estep.lanes import Lanes, Matrix, Number, Vector
+from cvpo.estep.passes import LN2, Pass, Stack, parts_of
 from cvpo.estep.stacks import Many
-from cvpo.estep.workspace import Data, Values, Workspace
-
-LN2 = math.log(2.0)
-
-CACHED = 2**18
-"""Numbers of (Q_r, Q_c) that are worked on at once on a host, 2 MiB: with what is made of them they fit its cache, and
-two threads have enough to do."""
 
 
 class Evaluation(NamedTuple):
@@ -54,7 +48,7 @@ def softmax_weights(q: Tensor, log_prior: Tensor | None, x: Tensor) -> Tensor:
         z = exponents(q, x)
         return torch.softmax(z if log_prior is None else z + log_prior, dim=-1)
     weights = q.new_empty((len(q), *q.shape[2:]))
-    for part in _parts(q):
+    for part in parts_of(q):
         # In place: softmax takes half as long again on rows of 256, and five times as long on rows of 16.
         mass = weights[part]
         torch.mul(exponents(q[part], x[part]), 1.0 / LN2, out=mass)
@@ -71,7 +65,7 @@ def evaluate(q: Tensor, log_prior: Tensor | None, limit: Tensor, epsilon: Tensor
     ``q`` [P,S,B,K], ``log_prior`` [P,B,K] normalised or None (uniform), ``limit`` d [P,M], ``epsilon`` [P].
     """
     value, gradient, hessian, weights = evaluate_in(
-        Many, Values(q, log_prior), limit.unbind(1), epsilon, x.unbind(1), True
+        Many, Stack(q, log_prior), limit.unbind(1), epsilon, x.unbind(1), True
     )
     assert weights is not None
     rows = torch.stack([torch.stack(row, dim=1) for row in hessian], dim=1)
@@ -81,21 +75,13 @@ def evaluate(q: Tensor, log_prior: Tensor | None, limit: Tensor, epsilon: Tensor
 
 
 def evaluate_in(
-    lanes: Lanes, data: Data, limit: Vector, epsilon: Number, x: Vector, keep: bool
+    lanes: Lanes, data: Pass, limit: Vector, epsilon: Number, x: Vector, keep: bool
 ) -> tuple[Number, Vector, Matrix, Tensor | None]:
     """:func:`evaluate` on components: (η, λ) and what belongs to them in the numbers of ``lanes``; w if to ``keep``."""
     eta = x[0]
     bits = 1.0 / (LN2 * eta)
     mix = (bits, *(-lam * bits for lam in x[1:]))
-    weights: Tensor | None
-    numbers: Any
-    if isinstance(data, Workspace):
-        numbers, weights = data.moments(mix)
-    else:
-        rows = (mix, *(tuple(float(i == j) for j in range(len(x))) for i in range(1, len(x))))
-        packed, weights = _moments_by_parts(data.q, data.log_prior, lanes.matrix(rows, data.q), keep)
-        numbers = lanes.split(packed)
-    log_total, top, *rest = numbers
+    (log_total, top, *rest), weights = data.moments(lanes, mix, keep)
     first, second = rest[: len(x)], rest[len(x) :]
     log_mean = log_total - (math.log(data.q.shape[-1]) if data.log_prior is None else 0.0)
     value = eta * (epsilon + (LN2 * top + log_mean))
@@ -107,64 +93,6 @@ def evaluate_in(
         tuple(second[len(x) * i + j] * (a * b) / eta for j, b in enumerate(units)) for i, a in enumerate(units)
     )
     return value, gradient, hessian, weights
-
-
-def _moments_by_parts(q: Tensor, log_prior: Tensor | None, rows: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
-    """:func:`_moments`, of a large stack on a host by parts that stay in its cache; w only if to ``keep``."""
-    parts = _parts(q)
-    if len(parts) == 1:
-        packed, weights = _moments(q, log_prior, rows)
-        return packed, weights if keep else None
-    found, kept = [], []
-    for part in parts:
-        packed, weights = _moments(q[part], None if log_prior is None else log_prior[part], rows[part])
-        found.append(packed)
-        if keep:
-            kept.append(weights)
-    return torch.cat(found), torch.cat(kept) if keep else None
-
-
-def _parts(q: Tensor) -> list[slice]:
-    """The problems by as many as are worked on at once: all of them, but on a host."""
-    # A compiled region would be made again for every number of problems that it loops over.
-    if q.device.type != "cpu" or torch.compiler.is_compiling():
-        return [slice(None)]
-    step = max(1, CACHED // max(1, math.prod(q.shape[1:])))
-    return [slice(i, i + step) for i in range(0, len(q), step)] or [slice(None)]
-
-
-def _moments(q: Tensor, log_prior: Tensor | None, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Means over states, and w; ``rows`` [P,S,S] takes (Q_r, Q_c) to the features f = (z/log 2, Q_c).
-
-    The means are packed [P, 2+S+S²], for a host that reads them at once: of log Σ_k p exp(z − top), without p where it
-    is uniform, of top/log 2, the largest (z + log p)/log 2 in each state, of Σ_k w (z − top)/log 2 and Σ_k w Q_c, and
-    of Cov_w[f].
-    """
-    # One product in place of z and a copy of Q_c beside it: 0·Q_r + 1·Q_c is exact. States and particles lie in one
-    # axis but where they must be told apart.
-    problems, _, states, particles = q.shape
-    f = torch.bmm(rows, q.flatten(2))
-    z = f[:, 0].view(problems, states, particles)
-    # Shifts cancel in all that is returned, so they carry no derivative. z is shifted in place for its moments' sake,
-    # which lose nothing then where it is large.
-    if log_prior is None:
-        top = z.detach().amax(-1, keepdim=True)
-        z.sub_(top)
-        mass = z.exp2()
-    else:
-        tilted = torch.add(z, log_prior, alpha=1.0 / LN2)
-        top = tilted.detach().amax(-1, keepdim=True)
-        z.sub_(top)
-        mass = (tilted - top).exp2()
-    total = mass.sum(-1, keepdim=True)
-    weights = mass * total.reciprocal()
-    weighted = weights.view(problems, 1, states * particles) * f
-    first = weighted.view(q.shape).sum(-1)
-    share = 1.0 / states
-    outer = torch.bmm(first, first.mT)
-    covariance = torch.baddbmm(outer, weighted, f.mT, beta=-share, alpha=share)
-    means = torch.cat([total.log().mT, top.mT, first], dim=1).mean(-1)
-    return torch.cat([means, covariance.flatten(1)], dim=1), weights
 
 
 def kl(weights: Tensor, log_prior: Tensor) -> Tensor:

@@ -13,12 +13,13 @@ from cvpo.estep.implicit import attach
 from cvpo.estep.lanes import Lanes, One
 from cvpo.estep.newton_descent import Pace, descend, descend_masked, minimum
 from cvpo.estep.newton_step import Propose, frame, projected_newton
+from cvpo.estep.passes import Stack
 from cvpo.estep.problem import DualProblem
 from cvpo.estep.solution import DualSolution
 from cvpo.estep.stacks import Many, lanes_for
 from cvpo.estep.task import Minimum, Task
 from cvpo.estep.warm import check_warm
-from cvpo.estep.workspace import at_hand
+from cvpo.estep.workspace import passes_over
 from cvpo.validators import number
 
 
@@ -80,13 +81,14 @@ def minimise(
     The host looks whether all are done every ``check_every`` steps; one problem alone is followed in Python numbers.
     """
     lanes: Lanes = One if len(start) == 1 else lanes_for(task.q)
-    data = at_hand(task) if lanes is One else task
+    data = passes_over(task.q, task.log_prior)
     pace = Pace(tolerance, max_iter, check_every, propose)
     state = descend(lanes, data, frame(lanes, task), lanes.split(start), lambda: lanes.split(cold()), pace)
-    return minimum(lanes, task, state)
+    return minimum(lanes, data, state)
 
 
 def minimise_masked(task: Task, start: Tensor, cold: Callable[[], Tensor], tolerance: float, budget: int) -> Minimum:
     """``budget`` steps of every problem, without a look from the host: tensors in, tensors out, for ``fullgraph``."""
-    state = descend_masked(task, frame(Many, task), Many.split(start), lambda: Many.split(cold()), tolerance, budget)
-    return minimum(Many, task, state)
+    data = Stack(task.q, task.log_prior)
+    state = descend_masked(data, frame(Many, task), Many.split(start), lambda: Many.split(cold()), tolerance, budget)
+    return minimum(Many, data, state)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cvpo.estep.lanes import Lanes, Number, Vector
-from cvpo.estep.newton_step import LOST, Data, Frame, Propose, State, begin, projected_newton, step
+from cvpo.estep.newton_step import LOST, Frame, Propose, State, begin, projected_newton, step
+from cvpo.estep.passes import Pass
 from cvpo.estep.stacks import Many
 from cvpo.estep.task import Minimum
 
@@ -24,7 +25,7 @@ class Pace:
     propose: Propose = projected_newton
 
 
-def descend(lanes: Lanes, data: Data, frame: Frame, start: Vector, cold: Callable[[], Vector], pace: Pace) -> State:
+def descend(lanes: Lanes, data: Pass, frame: Frame, start: Vector, cold: Callable[[], Vector], pace: Pace) -> State:
     """Steps from ``start``, or from the η of ``cold()`` where that start has lost its way."""
     state = begin(lanes, data, frame, start, pace.tolerance)
     strayed = _strayed(state)
@@ -38,7 +39,7 @@ def descend(lanes: Lanes, data: Data, frame: Frame, start: Vector, cold: Callabl
 
 
 def descend_masked(
-    data: Data, frame: Frame, start: Vector, cold: Callable[[], Vector], tolerance: float, budget: int
+    data: Pass, frame: Frame, start: Vector, cold: Callable[[], Vector], tolerance: float, budget: int
 ) -> State:
     """``budget`` steps of every problem, without a look from the host."""
     state = begin(Many, data, frame, start, tolerance)
@@ -48,7 +49,7 @@ def descend_masked(
     return state
 
 
-def minimum(lanes: Lanes, data: Data, state: State) -> Minimum:
+def minimum(lanes: Lanes, data: Pass, state: State) -> Minimum:
     """The record of where the steps ended."""
     point = state.point
     numbers = lanes.join((point.value, point.error, state.iterations), data.q)

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from cvpo.estep import dual
 from cvpo.estep.lanes import Lanes, Matrix, Number, Vector
+from cvpo.estep.passes import Pass
 from cvpo.estep.scaling import Units
 from cvpo.estep.task import INFEASIBLE_BELOW, Task, floors
-from cvpo.estep.workspace import Data
 
 
 class Frame(NamedTuple):
@@ -83,7 +83,7 @@ def main_frame(found: Units) -> Frame:
     )
 
 
-def point_at(lanes: Lanes, data: Data, frame: Frame, x: Vector) -> Point:
+def point_at(lanes: Lanes, data: Pass, frame: Frame, x: Vector) -> Point:
     """The dual at ``x`` and its distances from the optimum: one pass over the data."""
     found = dual.evaluate_in(lanes, data, frame.limit, frame.epsilon, x, lanes.keeps_weights)
     value, gradient, hessian, weights = found

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from cvpo.estep.lanes import Lanes, Number, Vector
 from cvpo.estep.newton_point import Frame, Point, clip, floor, frame, pick, point_at, ridged
-from cvpo.estep.workspace import Data
+from cvpo.estep.passes import Pass
 
-__all__ = ["Data", "Frame", "Propose", "State", "begin", "frame", "projected_newton", "step"]
+__all__ = ["Frame", "Propose", "State", "begin", "frame", "projected_newton", "step"]
 
 GROW = 10.0
 """Largest factor by which a step raises η, or λ beyond its scale: where g falls for ever, that is noticed in time."""
@@ -38,7 +38,7 @@ class State(NamedTuple):
     iterations: Number
 
 
-def begin(lanes: Lanes, data: Data, frame: Frame, x: Vector, tolerance: float) -> State:
+def begin(lanes: Lanes, data: Pass, frame: Frame, x: Vector, tolerance: float) -> State:
     """The state at ``x`` before the first step."""
     point = point_at(lanes, data, frame, x)
     zero = 0.0 * point.error
@@ -47,7 +47,7 @@ def begin(lanes: Lanes, data: Data, frame: Frame, x: Vector, tolerance: float) -
 
 
 def step(
-    lanes: Lanes, data: Data, frame: Frame, state: State, tolerance: float, propose: Propose | None = None
+    lanes: Lanes, data: Pass, frame: Frame, state: State, tolerance: float, propose: Propose | None = None
 ) -> State:
     """One step of every problem that is not done.
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from cvpo.estep.lanes import Lanes, Number, Vector
-from cvpo.estep.workspace import Data
 
 SWEEPS = 3
 """Over the λ_m in turn; one alone is found in one."""
@@ -22,10 +21,12 @@ LEAST_ROOM = 0.05
 """Limits beyond the model's reach count as this close to its end, a share of √(2ε Var Q_c)²: λ stays finite."""
 
 
-def model_start(lanes: Lanes, data: Data, limit: Vector, epsilon: Number, least: Number) -> Vector:
-    """(η, λ) by components, η at ``least`` or above."""
-    count = data.q.shape[1]
-    numbers = lanes.split(_prior_moments(data.q, data.log_prior))
+def model_start(
+    lanes: Lanes, q: Tensor, log_prior: Tensor | None, limit: Vector, epsilon: Number, least: Number
+) -> Vector:
+    """(η, λ) by components, η at ``least`` or above, from ``q`` [P,S,B,K] and ``log_prior`` [P,B,K] or None."""
+    count = q.shape[1]
+    numbers = lanes.split(_prior_moments(q, log_prior))
     mean, rest = numbers[:count], numbers[count:]
     matrix = [rest[i : i + count] for i in range(0, len(rest), count)]
     zero = 0.0 * least

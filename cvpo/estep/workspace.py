@@ -7,34 +7,15 @@ torch the faster rows.
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple, Protocol
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from cvpo.estep.lanes import Lanes, Vector
+from cvpo.estep.passes import LN2, Pass, Stack
+
 LARGEST = 2**17
 """Numbers of (Q_r, Q_c) up to which this is faster than two threads on tensors."""
-
-
-class Data(Protocol):
-    """What a pass reads: ``q`` [P,S,B,K], and ``log_prior`` [P,B,K] or None."""
-
-    @property
-    def q(self) -> Tensor:
-        """Q-values, normalised."""
-
-    @property
-    def log_prior(self) -> Tensor | None:
-        """log p, None where it is uniform."""
-
-
-class Values(NamedTuple):
-    """:class:`Data`, and nothing else."""
-
-    q: Tensor
-    log_prior: Tensor | None
 
 
 def fits(q: Tensor) -> bool:
@@ -54,14 +35,14 @@ class Workspace:
         self._f[1:] = self._values[1:]
         self._features, self._products = torch.from_numpy(self._f), torch.from_numpy(self._weighted)
         self._z = self._features[0].view(states, particles)
-        self._bits = None if log_prior is None else log_prior.detach().view(states, particles) / math.log(2.0)
+        self._bits = None if log_prior is None else log_prior.detach().reshape(states, particles) / LN2
         self._tilted = self._z if self._bits is None else torch.empty_like(self._z)
         # Of each state: log Σ_k p exp(z − top), without p where it is uniform; top/log 2; the means of f under w.
         self._rows = np.empty((2 + signals, states))
         self._by_particle, self._by_state = np.ones(particles), np.full(states, 1.0 / states)
 
-    def moments(self, mix: tuple[float, ...]) -> tuple[list[float], Tensor]:
-        """The numbers of :func:`cvpo.estep.dual.evaluate_in`, and w [1,B,K], with z/log 2 = ``mix``ᵀ(Q_r, Q_c)."""
+    def moments(self, lanes: Lanes, mix: Vector, keep: bool) -> tuple[list[float], Tensor]:
+        """See :meth:`~cvpo.estep.passes.Pass.moments`; in Python numbers, and w is at hand anyhow."""
         f, rows, first = self._f, self._rows, self._rows[2:]
         np.dot(mix, self._values, out=f[0])
         if self._bits is not None:
@@ -82,6 +63,6 @@ class Workspace:
         return [*(rows @ self._by_state).tolist(), *covariance.reshape(-1).tolist()], weights
 
 
-def at_hand(data: Data) -> Data:
-    """``data`` as it is best passed over many times: in a :class:`Workspace` if it fits in one."""
-    return Workspace(data.q, data.log_prior) if fits(data.q) else data
+def passes_over(q: Tensor, log_prior: Tensor | None) -> Pass:
+    """The problems as they are best passed over many times."""
+    return Workspace(q, log_prior) if fits(q) else Stack(q, log_prior)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cvpo.estep import dual
+from cvpo.estep import dual, passes
 from tests.estep.problems import draw_problem
 
 CASES = [(0, False), (1, False), (2, True), (4, True)]
@@ -107,7 +107,7 @@ def test_a_large_stack_worked_on_by_parts_is_the_same(costs: int, prior: bool, m
     q, log_p, limit, epsilon = _parts(costs, prior)
     args = (q, log_p if prior else None, limit, epsilon, _points(costs))
     whole = dual.evaluate(*args)
-    monkeypatch.setattr(dual, "CACHED", 2 * q[0].numel())
+    monkeypatch.setattr(passes, "CACHED", 2 * q[0].numel())
     for found, right in zip(dual.evaluate(*args), whole, strict=True):
         torch.testing.assert_close(found, right, rtol=1e-13, atol=1e-15)
 
@@ -117,6 +117,6 @@ def test_so_are_its_weights(prior: bool, monkeypatch: pytest.MonkeyPatch) -> Non
     q, log_p, *_ = _parts(1, prior)
     given, x = log_p if prior else None, _points(1)
     whole = dual.softmax_weights(q, given, x)
-    monkeypatch.setattr(dual, "CACHED", 2 * q[0].numel())
+    monkeypatch.setattr(passes, "CACHED", 2 * q[0].numel())
     with torch.no_grad():
         torch.testing.assert_close(dual.softmax_weights(q, given, x), whole, rtol=1e-13, atol=0)

@@ -5,22 +5,23 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cvpo.estep import dual, workspace
+from cvpo.estep import dual
 from cvpo.estep.lanes import One
-from cvpo.estep.workspace import Workspace
+from cvpo.estep.passes import Stack
+from cvpo.estep.workspace import Workspace, passes_over
 from tests.estep.problems import draw_problem
 
 CASES = [(costs, prior) for costs in (0, 1, 3) for prior in ("uniform", "given", "holes")]
 
 
-def _data(costs: int, prior: str, scale: float = 1.0) -> workspace.Values:
+def _data(costs: int, prior: str, scale: float = 1.0) -> Stack:
     problem = draw_problem(costs, costs=costs, prior=True)
     q = scale * torch.cat([problem.q_reward.unsqueeze(-3), problem.q_cost], dim=-3).unsqueeze(0)
     log_p = problem.log_p.clone().unsqueeze(0)
     if prior == "holes":
         log_p[..., ::3] = -torch.inf
         log_p = log_p.log_softmax(-1)
-    return workspace.Values(q, None if prior == "uniform" else log_p)
+    return Stack(q, None if prior == "uniform" else log_p)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e3])
@@ -38,16 +39,15 @@ def test_dual_is_that_of_a_stack(costs: int, prior: str, scale: float) -> None:
 
 def test_weights_of_one_point_outlive_the_next() -> None:
     space = Workspace(*_data(1, "given"))
-    numbers, weights = space.moments((2.0, -1.0))
+    numbers, weights = space.moments(One, (2.0, -1.0), True)
     kept = weights.clone()
-    space.moments((1.0, -3.0))
+    space.moments(One, (1.0, -3.0), True)
     assert torch.equal(weights, kept)
-    assert space.moments((2.0, -1.0))[0] == numbers
+    assert space.moments(One, (2.0, -1.0), True)[0] == numbers
 
 
 def test_only_one_small_problem_on_the_host_has_one() -> None:
-    data = _data(1, "uniform")
-    assert isinstance(workspace.at_hand(data), Workspace)
-    for other in (data.q.expand(2, -1, -1, -1), data.q[..., :1, :1].expand(-1, -1, 2**9, 2**8), data.q.to("meta")):
-        values = workspace.Values(other, None)
-        assert workspace.at_hand(values) is values
+    q = _data(1, "uniform").q
+    assert isinstance(passes_over(q, None), Workspace)
+    for other in (q.expand(2, -1, -1, -1), q[..., :1, :1].expand(-1, -1, 2**9, 2**8), q.to("meta")):
+        assert isinstance(passes_over(other, None), Stack)

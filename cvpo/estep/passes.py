@@ -1,0 +1,103 @@
+"""One pass over the data of a stack of problems: the moments that the dual and its derivatives are made of.
+
+Shapes and symbols are those of :mod:`cvpo.estep.dual`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from cvpo.estep.lanes import Lanes, Vector
+
+LN2 = math.log(2.0)
+
+CACHED = 2**18
+"""Numbers of (Q_r, Q_c) that are worked on at once on a host, 2 MiB: with what is made of them they fit its cache, and
+two threads have enough to do."""
+
+
+class Pass(Protocol):
+    """Problems that can be passed over: ``q`` [P,S,B,K], normalised, and ``log_prior`` [P,B,K], None if uniform."""
+
+    @property
+    def q(self) -> Tensor:
+        """(Q_r, Q_c)."""
+
+    @property
+    def log_prior(self) -> Tensor | None:
+        """log p."""
+
+    def moments(self, lanes: Lanes, mix: Vector, keep: bool) -> tuple[Any, Tensor | None]:
+        """In the numbers of ``lanes``, and w [P,B,K] if to ``keep``, with z/log 2 = ``mix``ᵀ(Q_r, Q_c): means over
+        states of log Σ_k p exp(z − top), without p where it is uniform, of top/log 2, the largest (z + log p)/log 2 in
+        each state, of Σ_k w (z − top)/log 2 and Σ_k w Q_c, and of Cov_w[f], f = (z/log 2, Q_c); 2 + S + S² in all."""
+
+
+class Stack(NamedTuple):
+    """Any number of problems, in tensors."""
+
+    q: Tensor
+    log_prior: Tensor | None
+
+    def moments(self, lanes: Lanes, mix: Vector, keep: bool) -> tuple[Any, Tensor | None]:
+        """See :meth:`Pass.moments`."""
+        rows = (mix, *(tuple(float(i == j) for j in range(len(mix))) for i in range(1, len(mix))))
+        packed, weights = _by_parts(self.q, self.log_prior, lanes.matrix(rows, self.q), keep)
+        return lanes.split(packed), weights
+
+
+def _by_parts(q: Tensor, log_prior: Tensor | None, rows: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
+    """:func:`_moments`, of a large stack on a host by parts that stay in its cache; w only if to ``keep``."""
+    parts = parts_of(q)
+    if len(parts) == 1:
+        packed, weights = _moments(q, log_prior, rows)
+        return packed, weights if keep else None
+    found, kept = [], []
+    for part in parts:
+        packed, weights = _moments(q[part], None if log_prior is None else log_prior[part], rows[part])
+        found.append(packed)
+        if keep:
+            kept.append(weights)
+    return torch.cat(found), torch.cat(kept) if keep else None
+
+
+def parts_of(q: Tensor) -> list[slice]:
+    """The problems by as many as are worked on at once: all of them, but on a host."""
+    # A compiled region would be made again for every number of problems that it loops over.
+    if q.device.type != "cpu" or torch.compiler.is_compiling():
+        return [slice(None)]
+    step = max(1, CACHED // max(1, math.prod(q.shape[1:])))
+    return [slice(i, i + step) for i in range(0, len(q), step)] or [slice(None)]
+
+
+def _moments(q: Tensor, log_prior: Tensor | None, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The moments, packed [P, 2+S+S²] for a host that reads them at once, and w; ``rows`` [P,S,S] make (Q_r, Q_c) f."""
+    # One product in place of z and a copy of Q_c beside it: 0·Q_r + 1·Q_c is exact. States and particles lie in one
+    # axis but where they must be told apart.
+    problems, _, states, particles = q.shape
+    f = torch.bmm(rows, q.flatten(2))
+    z = f[:, 0].view(problems, states, particles)
+    # Shifts cancel in all that is returned, so they carry no derivative. z is shifted in place for its moments' sake,
+    # which lose nothing then where it is large.
+    if log_prior is None:
+        top = z.detach().amax(-1, keepdim=True)
+        z.sub_(top)
+        mass = z.exp2()
+    else:
+        tilted = torch.add(z, log_prior, alpha=1.0 / LN2)
+        top = tilted.detach().amax(-1, keepdim=True)
+        z.sub_(top)
+        mass = (tilted - top).exp2()
+    total = mass.sum(-1, keepdim=True)
+    weights = mass * total.reciprocal()
+    weighted = weights.view(problems, 1, states * particles) * f
+    first = weighted.view(q.shape).sum(-1)
+    share = 1.0 / states
+    outer = torch.bmm(first, first.mT)
+    covariance = torch.baddbmm(outer, weighted, f.mT, beta=-share, alpha=share)
+    means = torch.cat([total.log().mT, top.mT, first], dim=1).mean(-1)
+    return torch.cat([means, covariance.flatten(1)], dim=1), weights
