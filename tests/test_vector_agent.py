@@ -16,6 +16,7 @@ import cvpo
 from cvpo.envs import make
 from cvpo.errors import CheckpointError, ConfigError
 from cvpo.estep import Status
+from cvpo.estep.slsqp import Slsqp
 from cvpo.learner import NETWORKS
 from tests.fakes import COST_KEYS, SMALL, Line
 
@@ -93,8 +94,8 @@ def check_updates(vector: Any, singles: list[cvpo.CVPO], count: int = 4, toleran
             assert alone.keys() == metrics.keys()
             for name, value in alone.items():
                 assert metrics[name].shape == (len(vector),), name
-                # How many steps it takes to the same answer hangs on how sums are rounded.
-                if name != "estep/iterations":
+                # SLSQP's steps to the same answer hang on how sums are rounded.
+                if name != "estep/iterations" or not isinstance(vector.config.estep, Slsqp):
                     assert float(metrics[name][p]) == pytest.approx(float(value), rel=tolerance, abs=tolerance), name
         check_equal(vector, singles, tolerance)
 

@@ -1,7 +1,7 @@
 """One pass over the data of a stack of problems: the moments that the dual and its derivatives are made of.
 
 Shapes and symbols are those of :mod:`cvpo.estep.dual`. Passes work in base 2, with z/log 2 in place of z: torch's exp2
-takes half as long as its exp in float64.
+was seen to take half as long as its exp in float64 (with AVX-512).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
-from cvpo.estep import DualProblem, Status, dual, registry
+from cvpo.estep import DualProblem, Status, dual, passes, registry
 from cvpo.estep.newton import minimise_masked
 from cvpo.estep.scaling import scale
 from cvpo.estep.task import Task, cold_start, main_task
@@ -80,12 +80,18 @@ def test_a_fixed_budget_without_a_look_from_the_host_has_the_same_answers() -> N
     torch.testing.assert_close(blind.weights, looked.weights, atol=1e-6, rtol=0)
 
 
-def test_other_numbers_of_problems_are_not_compiled_anew() -> None:
+def test_other_numbers_of_problems_are_not_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first is taken for a constant, the second shows that it is not."""
+    monkeypatch.setattr(passes, "CACHED", 1)
+
+    def value_and_weights(q: Tensor, limit: Tensor, epsilon: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return dual.evaluate(q, None, limit, epsilon, x).value, dual.softmax_weights(q, None, x)
+
     counter = CompileCounter()
     torch._dynamo.reset()
-    compiled = torch.compile(dual.softmax_weights, backend=counter, fullgraph=True)
+    compiled = torch.compile(value_and_weights, backend=counter, fullgraph=True)
     for problems in (3, 5, 7, 9):
-        q, x = torch.randn(problems, 2, 4, 3, dtype=torch.float64), torch.ones(problems, 2, dtype=torch.float64)
-        torch.testing.assert_close(compiled(q, None, x), dual.softmax_weights(q, None, x))
+        x = torch.ones(problems, 2, dtype=torch.float64)
+        parts = torch.randn(problems, 2, 4, 3, dtype=torch.float64), 0.5 * x[:, 1:], 0.1 * x[:, 0], x
+        torch.testing.assert_close(compiled(*parts), value_and_weights(*parts))
     assert counter.frame_count <= 2
