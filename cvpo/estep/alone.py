@@ -16,7 +16,7 @@ from cvpo.estep.newton_point import Frame, Point, main_frame
 from cvpo.estep.newton_step import State
 from cvpo.estep.passes import Pass, Stack
 from cvpo.estep.problem import DualProblem
-from cvpo.estep.scaling import Units, shifted, units
+from cvpo.estep.scaling import Units, in_units, shifted, units
 from cvpo.estep.solution import DualSolution, Status
 from cvpo.estep.start import model_start
 from cvpo.estep.task import Minimum
@@ -52,7 +52,7 @@ def _descend(problem: DualProblem, warm: DualSolution | None, pace: Pace) -> tup
     found = units(One, problem.costs, One.split(raw.numbers))
     if not found.finite:
         return Stack(raw.q, raw.log_prior), found, None
-    raw.q.div_(One.join(found.unit, raw.q).view(1, -1, 1, 1))
+    in_units(raw.q, One.join(found.unit, raw.q))
     frame, data = main_frame(found), passes_over(raw.q, raw.log_prior)
 
     def cold() -> Vector:

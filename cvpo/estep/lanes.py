@@ -33,7 +33,7 @@ class Lanes(Protocol):
         """The square root."""
 
     def power_of_two(self, value: Number, /) -> Number:
-        """The power of two nearest a positive value in logarithm, the largest there is at most; else 1."""
+        """The power of two nearest a positive value in logarithm, with one over it a number as well; else 1."""
 
     def at_least(self, value: Number, bound: float, /) -> Number:
         """The value, or the bound where it is larger."""
@@ -81,7 +81,7 @@ class One:
 
     @staticmethod
     def power_of_two(value: float) -> float:
-        return 2.0 ** min(round(math.log2(value)), 1023) if value > 0 else 1.0
+        return 2.0 ** max(-1022, min(round(math.log2(value)), 1022)) if value > 0 else 1.0
 
     @staticmethod
     def where(condition: bool, yes: Number, no: Number) -> Number:

@@ -83,9 +83,9 @@ def main_frame(found: Units) -> Frame:
     )
 
 
-def point_at(lanes: Lanes, data: Pass, frame: Frame, x: Vector) -> Point:
-    """The dual at ``x`` and its distances from the optimum: one pass over the data."""
-    found = dual.evaluate_in(lanes, data, frame.limit, frame.epsilon, x, lanes.keeps_weights)
+def point_at(lanes: Lanes, data: Pass, frame: Frame, x: Vector, wanted: Number = True) -> Point:
+    """The dual at ``x`` and its distances from the optimum, where they are ``wanted``: one pass over the data."""
+    found = dual.evaluate_in(lanes, data, frame.limit, frame.epsilon, x, lanes.keeps_weights, wanted)
     value, gradient, hessian, weights = found
     where = lanes.where
     zero = 0.0 * x[0]

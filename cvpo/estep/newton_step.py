@@ -59,7 +59,8 @@ def step(
     where = lanes.where
     point, damping, stride, done, iterations = state
     least, most = _box(lanes, frame, point, stride)
-    trial = point_at(lanes, data, frame, (propose or projected_newton)(lanes, frame, point, damping, least, most))
+    goal = (propose or projected_newton)(lanes, frame, point, damping, least, most)
+    trial = point_at(lanes, data, frame, goal, wanted=done ^ True)
     drop = point.value - trial.value
     before, after = lanes.maximum(point.error, point.residual), lanes.maximum(trial.error, trial.residual)
     nearer = (after < before) | (trial.spread < 0.5 * point.spread)

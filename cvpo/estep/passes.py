@@ -9,16 +9,19 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cvpo.estep.lanes import Lanes, Vector
+from cvpo.estep.lanes import Lanes, Number, Vector
 
 LN2 = math.log(2.0)
 
-CACHED = 2**18
-"""Numbers of (Q_r, Q_c) that are worked on at once on a host, 2 MiB: with what is made of them they fit its cache, and
+CACHED = 2**19
+"""Numbers of (Q_r, Q_c) that are worked on at once on a host, 4 MiB: with what is made of them they fit its cache, and
 two threads have enough to do."""
+MOSTLY = 0.75
+"""If a smaller share of a stack is wanted, those are copied together first."""
 
 
 class Pass(Protocol):
@@ -32,10 +35,11 @@ class Pass(Protocol):
     def log_prior(self) -> Tensor | None:
         """log p."""
 
-    def moments(self, lanes: Lanes, mix: Vector, keep: bool) -> tuple[Any, Tensor | None]:
+    def moments(self, lanes: Lanes, mix: Vector, keep: bool, wanted: Number) -> tuple[Any, Tensor | None]:
         """In the numbers of ``lanes``, and w [P,B,K] if to ``keep``, with z/log 2 = ``mix``ᵀ(Q_r, Q_c): means over
         states of log Σ_k p exp(z − top), without p where it is uniform, of top/log 2, the largest (z + log p)/log 2 in
-        each state, of Σ_k w (z − top)/log 2 and Σ_k w Q_c, and of Cov_w[f], f = (z/log 2, Q_c); 2 + S + S² in all."""
+        each state, of Σ_k w (z − top)/log 2 and Σ_k w Q_c, and of Cov_w[f], f = (z/log 2, Q_c); 2 + S + S² in all.
+        Where a problem is not ``wanted``, any finite numbers will do."""
 
 
 class Stack(NamedTuple):
@@ -44,11 +48,22 @@ class Stack(NamedTuple):
     q: Tensor
     log_prior: Tensor | None
 
-    def moments(self, lanes: Lanes, mix: Vector, keep: bool) -> tuple[Any, Tensor | None]:
+    def moments(self, lanes: Lanes, mix: Vector, keep: bool, wanted: Number) -> tuple[Any, Tensor | None]:
         """See :meth:`Pass.moments`."""
-        rows = (mix, *(tuple(float(i == j) for j in range(len(mix))) for i in range(1, len(mix))))
-        packed, weights = _by_parts(self.q, self.log_prior, lanes.matrix(rows, self.q), keep)
+        unit = (tuple(float(i == j) for j in range(len(mix))) for i in range(1, len(mix)))
+        rows = lanes.matrix((mix, *unit), self.q)
+        if isinstance(wanted, np.ndarray) and wanted.mean() < MOSTLY and not keep:
+            return lanes.split(self._of_some(rows, torch.from_numpy(np.flatnonzero(wanted)))), None
+        packed, weights = _by_parts(self.q, self.log_prior, rows, keep)
         return lanes.split(packed), weights
+
+    def _of_some(self, rows: Tensor, index: Tensor) -> Tensor:
+        """The moments of the problems at ``index``, and zeros for the others."""
+        packed = rows.new_zeros(len(rows), 2 + rows.shape[1] + rows.shape[1] ** 2)
+        for some in index.split(_at_once(self.q)):
+            log_prior = None if self.log_prior is None else self.log_prior[some]
+            packed[some] = _moments(self.q[some], log_prior, rows[some])[0]
+        return packed
 
 
 def _by_parts(q: Tensor, log_prior: Tensor | None, rows: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
@@ -66,12 +81,16 @@ def _by_parts(q: Tensor, log_prior: Tensor | None, rows: Tensor, keep: bool) -> 
     return torch.cat(found), torch.cat(kept) if keep else None
 
 
+def _at_once(q: Tensor) -> int:
+    return max(1, CACHED // max(1, math.prod(q.shape[1:])))
+
+
 def parts_of(q: Tensor) -> list[slice]:
     """The problems by as many as are worked on at once: all of them, but on a host."""
     # A compiled region would be made again for every number of problems that it loops over.
     if q.device.type != "cpu" or torch.compiler.is_compiling():
         return [slice(None)]
-    step = max(1, CACHED // max(1, math.prod(q.shape[1:])))
+    step = _at_once(q)
     return [slice(i, i + step) for i in range(0, len(q), step)] or [slice(None)]
 
 
@@ -94,7 +113,8 @@ def _moments(q: Tensor, log_prior: Tensor | None, rows: Tensor) -> tuple[Tensor,
         z.sub_(top)
         mass = (tilted - top).exp2()
     total = mass.sum(-1, keepdim=True)
-    weights = mass * total.reciprocal()
+    over = total.reciprocal()
+    weights = mass * over if mass.requires_grad else mass.mul_(over)
     weighted = weights.view(problems, 1, states * particles) * f
     first = weighted.view(q.shape).sum(-1)
     share = 1.0 / states

@@ -86,7 +86,7 @@ def scale(problem: DualProblem, lanes: Lanes = Many) -> Scaled:
     numbers = lanes.join((*found.unit, *found.graded, *found.size, found.epsilon, *found.limit), raw.q)
     unit, graded, size, epsilon, limit = numbers.split_with_sizes((*3 * (signals,), 1, problem.costs), 1)
     return Scaled(
-        q=raw.q.div_(unit.reshape(*unit.shape, 1, 1)),
+        q=in_units(raw.q, unit),
         log_prior=raw.log_prior,
         limit=limit,
         epsilon=epsilon[:, 0],
@@ -137,6 +137,11 @@ def shifted(problem: DualProblem) -> Shifted:
         width = q.detach().amax(-1)
     means = torch.cat([width, limit - low[:, 1:], low[:, 1:].abs()], dim=1).mean(-1)
     return Shifted(q, log_prior, torch.cat([means, epsilon, most], dim=1))
+
+
+def in_units(q: Tensor, unit: Tensor) -> Tensor:
+    """``q`` [P,S,B,K] in units [P,S], in place; as exact as a division by powers of two, in a third of its time."""
+    return q.mul_(unit.reciprocal().unsqueeze(2).unsqueeze(3))
 
 
 class Units(NamedTuple):

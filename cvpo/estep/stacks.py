@@ -21,7 +21,7 @@ class Many:
 
     @staticmethod
     def power_of_two(value: Tensor) -> Tensor:
-        return torch.where(value > 0, torch.exp2(torch.log2(value).round().clamp(max=1023)), 1.0)
+        return torch.where(value > 0, torch.exp2(torch.log2(value).round().clamp(-1022, 1022)), 1.0)
 
     @staticmethod
     def where(condition: Tensor, yes: Number, no: Number) -> Tensor:
@@ -90,7 +90,7 @@ class Host:
 
     @staticmethod
     def power_of_two(value: np.ndarray) -> np.ndarray:
-        return np.where(value > 0, np.exp2(np.minimum(np.rint(np.log2(value)), 1023)), 1.0)
+        return np.where(value > 0, np.exp2(np.clip(np.rint(np.log2(value)), -1022, 1022)), 1.0)
 
     @staticmethod
     def choose(condition: np.ndarray, yes: Any, no: Any) -> Any:

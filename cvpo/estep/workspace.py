@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cvpo.estep.lanes import Lanes, Vector
+from cvpo.estep.lanes import Lanes, Number, Vector
 from cvpo.estep.passes import LN2, Pass, Stack
 
 LARGEST = 2**17
@@ -41,7 +41,7 @@ class Workspace:
         self._rows = np.empty((2 + signals, states))
         self._by_particle, self._by_state = np.ones(particles), np.full(states, 1.0 / states)
 
-    def moments(self, lanes: Lanes, mix: Vector, keep: bool) -> tuple[list[float], Tensor]:
+    def moments(self, lanes: Lanes, mix: Vector, keep: bool, wanted: Number) -> tuple[list[float], Tensor]:
         """See :meth:`~cvpo.estep.passes.Pass.moments`; in Python numbers, and w is at hand anyhow."""
         f, rows, first = self._f, self._rows, self._rows[2:]
         np.dot(mix, self._values, out=f[0])

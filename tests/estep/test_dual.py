@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from cvpo.estep import dual, passes
+from cvpo.estep.stacks import Host
 from tests.estep.problems import draw_problem
 
 CASES = [(0, False), (1, False), (2, True), (4, True)]
@@ -120,3 +122,21 @@ def test_so_are_its_weights(prior: bool, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(passes, "CACHED", 2 * q[0].numel())
     with torch.no_grad():
         torch.testing.assert_close(dual.softmax_weights(q, given, x), whole, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("prior", [False, True])
+def test_only_the_problems_that_are_wanted_are_passed_over(prior: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    q, log_p, *_ = _parts(1, prior)
+    count = len(q)
+    data, mix = passes.Stack(q, log_p if prior else None), Host.split(_points(1))
+    whole = np.stack(data.moments(Host, mix, False, True)[0])
+    seen: list[int] = []
+    passed_over = passes._moments
+    monkeypatch.setattr(passes, "_moments", lambda q, *rest: (seen.append(len(q)), passed_over(q, *rest))[1])
+    for some in ([0], [count - 1], list(range(count - 1)), list(range(count))):
+        wanted = np.isin(np.arange(count), some)
+        found = np.stack(data.moments(Host, mix, False, wanted)[0])
+        np.testing.assert_allclose(found[:, wanted], whole[:, wanted], rtol=1e-13, atol=1e-15)
+        assert np.isfinite(found).all()
+        # A copy pays where much is left out.
+        assert seen.pop() == (len(some) if len(some) < passes.MOSTLY * count else count) and not seen

@@ -39,11 +39,11 @@ def test_dual_is_that_of_a_stack(costs: int, prior: str, scale: float) -> None:
 
 def test_weights_of_one_point_outlive_the_next() -> None:
     space = Workspace(*_data(1, "given"))
-    numbers, weights = space.moments(One, (2.0, -1.0), True)
+    numbers, weights = space.moments(One, (2.0, -1.0), True, True)
     kept = weights.clone()
-    space.moments(One, (1.0, -3.0), True)
+    space.moments(One, (1.0, -3.0), True, True)
     assert torch.equal(weights, kept)
-    assert space.moments(One, (2.0, -1.0), True)[0] == numbers
+    assert space.moments(One, (2.0, -1.0), True, True)[0] == numbers
 
 
 def test_only_one_small_problem_on_the_host_has_one() -> None:
