@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 
 from cvpo.estep.lanes import One, Vector
 from cvpo.estep.newton_descent import Pace, descend, minimum
 from cvpo.estep.newton_point import Frame, Point, main_frame
 from cvpo.estep.newton_step import State
-from cvpo.estep.passes import Pass, Stack
+from cvpo.estep.passes import Pass
 from cvpo.estep.problem import DualProblem
-from cvpo.estep.scaling import Units, in_units, shifted, units
+from cvpo.estep.scaling import Units, units
 from cvpo.estep.solution import DualSolution, Status
 from cvpo.estep.start import model_start
 from cvpo.estep.task import Minimum
-from cvpo.estep.workspace import passes_over
+from cvpo.estep.workspace import passes_over, read
 
 
 def fits(problem: DualProblem, warm: DualSolution | None) -> bool:
@@ -31,32 +32,36 @@ def fits(problem: DualProblem, warm: DualSolution | None) -> bool:
 @torch.no_grad()
 def solve(
     problem: DualProblem, warm: DualSolution | None, pace: Pace, accuracy: float
-) -> tuple[DualSolution | None, Minimum | None]:
-    """The solution if the problem is finite and solved within ``accuracy``; and the end of the minimisation, if any."""
+) -> tuple[DualSolution | None, tuple[Units, Minimum] | None]:
+    """The solution if the problem is finite and solved within ``accuracy``; else where the minimisation ended, and in
+    which units, if it is finite."""
     # What autograd keeps of every tensor, its version and its views, is a good part of what so small operations cost.
     # Subclasses of Tensor are not made for that mode.
-    with torch.inference_mode() if type(problem.q_reward) is torch.Tensor else torch.no_grad():
+    inference = torch.inference_mode() if type(problem.q_reward) is torch.Tensor else torch.no_grad()
+    # NumPy would warn of infinities and NaN, which are found all the same.
+    with inference, np.errstate(all="ignore"):
         data, found, state = _descend(problem, warm, pace)
     if state is None:
         return None, None
     if not state.point.error <= accuracy:
         # A copy, like that in the solution, is an ordinary tensor again.
         end = minimum(One, data, state)
-        return None, end._replace(weights=state.point.weights.clone())
+        return None, (found, end._replace(weights=state.point.weights.clone()))
     return _solution(problem, found, state.point, round(state.iterations)), None
 
 
 def _descend(problem: DualProblem, warm: DualSolution | None, pace: Pace) -> tuple[Pass, Units, State | None]:
     """The problem as it is worked on, its units, and where the steps ended, None if it is not finite."""
-    raw = shifted(problem)
-    found = units(One, problem.costs, One.split(raw.numbers))
+    q, numbers = read(problem)
+    found = units(One, problem.costs, numbers)
+    log_prior = None if problem.log_prior is None else problem.log_prior.reshape(1, *q.shape[2:])
+    data = passes_over(q, log_prior, found.unit)
     if not found.finite:
-        return Stack(raw.q, raw.log_prior), found, None
-    in_units(raw.q, One.join(found.unit, raw.q))
-    frame, data = main_frame(found), passes_over(raw.q, raw.log_prior)
+        return data, found, None
+    frame = main_frame(found)
 
     def cold() -> Vector:
-        return model_start(One, raw.q, raw.log_prior, found.limit, found.epsilon, frame.lower[0])
+        return model_start(One, data, found.limit, found.epsilon, frame.lower[0])
 
     start = None if warm is None else _from_warm(found, frame, warm)
     return data, found, descend(One, data, frame, start or cold(), cold, pace)

@@ -12,8 +12,10 @@ from torch import Tensor
 from cvpo.estep.answer import answer_at, assemble, nothing
 from cvpo.estep.examine import Minimise, begin_again, prove_infeasible
 from cvpo.estep.implicit import attach
+from cvpo.estep.lanes import Lanes, One
+from cvpo.estep.passes import Stack
 from cvpo.estep.problem import DualProblem
-from cvpo.estep.scaling import scale
+from cvpo.estep.scaling import Units, scale
 from cvpo.estep.solution import DualSolution, Status
 from cvpo.estep.stacks import Many, lanes_for
 from cvpo.estep.start import model_start
@@ -30,26 +32,27 @@ def solve(
     sync: bool = True,
     examine: bool = True,
     resume: tuple[Status, ...] = (Status.OK,),
-    end: Minimum | None = None,
+    known: tuple[Units, Minimum] | None = None,
 ) -> DualSolution:
     """Solve a stack through its dual. OK is what ends within ``accuracy``; the rest is examined for infeasibility.
 
     With ``sync`` the host reads which problems need what, and works on those; without, every problem takes every
     step, masked, and the host waits for nothing. ``resume``: the statuses of ``warm`` that give a starting point;
-    ``end``: where the main minimisation ended, if that is known already.
+    ``known``: of one problem, its units and where its main minimisation ended in them, if that is known already.
     Differentiable where an input requires it: see :mod:`cvpo.estep.implicit`.
     """
     if not problem.kl_epsilon.numel():
         return attach(problem, nothing(problem))
     # NumPy would warn of infinities and NaN that are looked at afterwards.
     with torch.no_grad(), np.errstate(all="ignore"):
-        lanes = lanes_for(problem.q_reward) if sync else Many
-        scaled = scale(problem, lanes)
+        lanes: Lanes = One if known else lanes_for(problem.q_reward) if sync else Many
+        found, end = known or (None, None)
+        scaled = scale(problem, lanes, found)
         task = main_task(scaled)
 
         def cold() -> Tensor:
             limit, epsilon, least = (lanes.split(part) for part in (task.limit, task.epsilon, task.lower[:, 0]))
-            return lanes.join(model_start(lanes, task.q, task.log_prior, limit, epsilon, least), task.q)
+            return lanes.join(model_start(lanes, Stack(task.q, task.log_prior), limit, epsilon, least), task.q)
 
         check_warm(problem, warm)
         if end is None:

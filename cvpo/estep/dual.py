@@ -13,7 +13,6 @@ so that it can be compiled. The passes themselves are in :mod:`cvpo.estep.passes
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -87,7 +86,7 @@ def evaluate_in(
     mix = (bits, *(-lam * bits for lam in x[1:]))
     (log_total, top, *rest), weights = data.moments(lanes, mix, keep, wanted)
     first, second = rest[: len(x)], rest[len(x) :]
-    log_mean = log_total - (math.log(data.q.shape[-1]) if data.log_prior is None else 0.0)
+    log_mean = log_total - data.offset
     value = eta * (epsilon + (LN2 * top + log_mean))
     for lam, bound in zip(x[1:], limit, strict=True):
         value = value + lam * bound

@@ -51,14 +51,14 @@ class Newton:
     def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
         """Solve every problem of the stack; ``warm`` gives starting points."""
         check_warm(problem, warm)
-        end = None
+        known = None
         if self.check_every is not None and alone.fits(problem, warm):
             pace = Pace(self.tolerance, self.max_iter, self.check_every)
-            solution, end = alone.solve(problem, warm, pace, self.accuracy)
+            solution, known = alone.solve(problem, warm, pace, self.accuracy)
             if solution is not None:
                 return attach(problem, solution)
         sync = self.check_every is not None
-        return driver.solve(problem, warm, self.minimise, self.accuracy, sync=sync, end=end)
+        return driver.solve(problem, warm, self.minimise, self.accuracy, sync=sync, known=known)
 
     def minimise(self, task: Task, start: Tensor, cold: Callable[[], Tensor]) -> Minimum:
         """See :func:`minimise` and, for ``check_every=None``, :func:`minimise_masked`."""

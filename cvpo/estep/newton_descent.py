@@ -52,11 +52,11 @@ def descend_masked(
 def minimum(lanes: Lanes, data: Pass, state: State) -> Minimum:
     """The record of where the steps ended."""
     point = state.point
-    numbers = lanes.join((point.value, point.error, state.iterations), data.q)
+    numbers = lanes.join((point.value, point.error, state.iterations), data.like)
     return Minimum(
-        x=lanes.join(point.x, data.q),
+        x=lanes.join(point.x, data.like),
         value=numbers[:, 0],
-        gradient=lanes.join(point.gradient, data.q),
+        gradient=lanes.join(point.gradient, data.like),
         error=numbers[:, 1],
         iterations=numbers[:, 2].to(torch.int64),
         weights=point.weights,

@@ -25,15 +25,18 @@ MOSTLY = 0.75
 
 
 class Pass(Protocol):
-    """Problems that can be passed over: ``q`` [P,S,B,K], normalised, and ``log_prior`` [P,B,K], None if uniform."""
+    """P normalised problems that can be passed over."""
 
     @property
-    def q(self) -> Tensor:
-        """(Q_r, Q_c)."""
+    def like(self) -> Tensor:
+        """A tensor of the dtype and on the device of the results."""
 
     @property
-    def log_prior(self) -> Tensor | None:
-        """log p."""
+    def offset(self) -> float:
+        """What log Σ_k lacks of a uniform prior, log K; else 0."""
+
+    def prior(self, lanes: Lanes) -> Any:
+        """In the numbers of ``lanes``: mean_b E_p[(Q_r, Q_c)] and mean_b Cov_p, S + S² in all."""
 
     def moments(self, lanes: Lanes, mix: Vector, keep: bool, wanted: Number) -> tuple[Any, Tensor | None]:
         """In the numbers of ``lanes``, and w [P,B,K] if to ``keep``, with z/log 2 = ``mix``ᵀ(Q_r, Q_c): means over
@@ -43,10 +46,33 @@ class Pass(Protocol):
 
 
 class Stack(NamedTuple):
-    """Any number of problems, in tensors."""
+    """Any number of problems, in tensors: ``q`` [P,S,B,K], and ``log_prior`` [P,B,K], None if uniform."""
 
     q: Tensor
     log_prior: Tensor | None
+
+    @property
+    def like(self) -> Tensor:
+        """See :attr:`Pass.like`."""
+        return self.q
+
+    @property
+    def offset(self) -> float:
+        """See :attr:`Pass.offset`."""
+        return math.log(self.q.shape[-1]) if self.log_prior is None else 0.0
+
+    def prior(self, lanes: Lanes) -> Any:
+        """See :meth:`Pass.prior`."""
+        q = self.q
+        share = 1.0 / q.shape[2]
+        if self.log_prior is None:
+            weighted, first, scale = q, q.mean(-1), share / q.shape[3]
+        else:
+            weighted = self.log_prior.exp().unsqueeze(1) * q
+            first, scale = weighted.sum(-1), share
+        outer = torch.bmm(first, first.mT)
+        covariance = torch.baddbmm(outer, weighted.flatten(2), q.flatten(2).mT, beta=-share, alpha=scale)
+        return lanes.split(torch.cat([first.mean(-1), covariance.flatten(1)], dim=1))
 
     def moments(self, lanes: Lanes, mix: Vector, keep: bool, wanted: Number) -> tuple[Any, Tensor | None]:
         """See :meth:`Pass.moments`."""

@@ -10,10 +10,8 @@ which is exact for Gaussian Q-values. The best λ_m for given others has a close
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from cvpo.estep.lanes import Lanes, Number, Vector
+from cvpo.estep.passes import Pass
 
 SWEEPS = 3
 """Over the λ_m in turn; one alone is found in one."""
@@ -21,12 +19,10 @@ LEAST_ROOM = 0.05
 """Limits beyond the model's reach count as this close to its end, a share of √(2ε Var Q_c)²: λ stays finite."""
 
 
-def model_start(
-    lanes: Lanes, q: Tensor, log_prior: Tensor | None, limit: Vector, epsilon: Number, least: Number
-) -> Vector:
-    """(η, λ) by components, η at ``least`` or above, from ``q`` [P,S,B,K] and ``log_prior`` [P,B,K] or None."""
-    count = q.shape[1]
-    numbers = lanes.split(_prior_moments(q, log_prior))
+def model_start(lanes: Lanes, data: Pass, limit: Vector, epsilon: Number, least: Number) -> Vector:
+    """(η, λ) by components, η at ``least`` or above."""
+    count = 1 + len(limit)
+    numbers = data.prior(lanes)
     mean, rest = numbers[:count], numbers[count:]
     matrix = [rest[i : i + count] for i in range(0, len(rest), count)]
     zero = 0.0 * least
@@ -49,16 +45,3 @@ def _dot(a: Vector | list[Number], b: Vector | list[Number]) -> Number:
     for one, other in zip(a[1:], b[1:], strict=True):
         total = total + one * other
     return total
-
-
-def _prior_moments(q: Tensor, log_prior: Tensor | None) -> Tensor:
-    """mean_b E_p[Q] and mean_b Cov_p[Q], packed [P, S+S²]."""
-    share = 1.0 / q.shape[2]
-    if log_prior is None:
-        weighted, first, scale = q, q.mean(-1), share / q.shape[3]
-    else:
-        weighted = log_prior.exp().unsqueeze(1) * q
-        first, scale = weighted.sum(-1), share
-    outer = torch.bmm(first, first.mT)
-    covariance = torch.baddbmm(outer, weighted.flatten(2), q.flatten(2).mT, beta=-share, alpha=scale)
-    return torch.cat([first.mean(-1), covariance.flatten(1)], dim=1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from cvpo.estep import dual
+from cvpo.estep import DualProblem, Status, dual, registry
 from cvpo.estep.lanes import One
 from cvpo.estep.passes import Stack
-from cvpo.estep.workspace import Workspace, passes_over
+from cvpo.estep.scaling import shifted
+from cvpo.estep.workspace import Workspace, passes_over, read
 from tests.estep.problems import draw_problem
 
 CASES = [(costs, prior) for costs in (0, 1, 3) for prior in ("uniform", "given", "holes")]
@@ -35,6 +37,54 @@ def test_dual_is_that_of_a_stack(costs: int, prior: str, scale: float) -> None:
     found = (torch.tensor([part], dtype=torch.float64) for part in (value, gradient, hessian))
     for mine, theirs, size in zip((*found, weights), right, (scale, scale, scale**2, 1.0), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12 * size)
+
+
+@pytest.mark.parametrize(("costs", "prior"), CASES)
+def test_units_are_those_of_a_problem_that_was_divided_by_them(costs: int, prior: str) -> None:
+    q, log_prior = _data(costs, prior)
+    unit = [2.0**power for power in (9, -7, 0, 30)][: 1 + costs]
+    given = Workspace(q.clone(), log_prior, unit)
+    divided = Workspace(q / torch.tensor(unit).view(-1, 1, 1), log_prior)
+    mix = (0.7, -1.3, 0.2, -0.4)[: 1 + costs]
+    assert given.moments(One, mix, True, True)[0] == divided.moments(One, mix, True, True)[0]
+    assert given.prior(One) == divided.prior(One)
+
+
+@pytest.mark.parametrize(("costs", "prior"), CASES)
+def test_prior_moments_are_those_of_a_stack(costs: int, prior: str) -> None:
+    data = _data(costs, prior)
+    assert Workspace(*data).prior(One) == pytest.approx(list(data.prior(One)), rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("prior", [False, True])
+@pytest.mark.parametrize("costs", [0, 1, 3])
+def test_a_problem_is_read_as_any_stack_is(costs: int, prior: bool, dtype: torch.dtype) -> None:
+    for lead in ((), (1,)):
+        problem = draw_problem(costs, lead=lead, costs=costs, prior=prior, dtype=dtype)
+        q, numbers = read(problem)
+        right = shifted(problem)
+        torch.testing.assert_close(q, right.q, rtol=0, atol=0)
+        assert numbers == pytest.approx(One.split(right.numbers), rel=1e-14)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("name", ["q_reward", "q_cost", "cost_limit", "kl_epsilon"])
+def test_what_is_not_finite_shows_in_what_is_read(name: str, value: float) -> None:
+    problem = draw_problem(2, costs=2)
+    parts = {field: getattr(problem, field).clone() for field in ("q_reward", "q_cost", "cost_limit", "kl_epsilon")}
+    parts[name].view(-1)[-1] = value
+    _, numbers = read(DualProblem(**parts))
+    assert not np.isfinite(numbers).all()
+
+
+def test_infinities_of_both_signs_are_no_warning() -> None:
+    problem = draw_problem(3)
+    cost = problem.q_cost.clone()
+    cost[0, 0, 0], cost[0, 1, 0] = torch.inf, -torch.inf
+    for limit in (0.0, torch.inf, -torch.inf):
+        solution = registry.create("newton").solve(DualProblem(problem.q_reward, cost, limit, 0.1))
+        assert solution.status == Status.NONFINITE
 
 
 def test_weights_of_one_point_outlive_the_next() -> None:
