@@ -91,7 +91,7 @@ class Inside:
     def watch(self, solver: Any) -> Iterator[None]:
         """Count while the context is open."""
         with contextlib.ExitStack() as stack:
-            self._count(stack, dual, "evaluate_in", lambda lanes, data, *rest: len(data.q))
+            self._count(stack, dual, "evaluate_in", lambda lanes, data, *rest: len(data.like))
             self._count(stack, NumpyDual, "value", lambda *args: 1)
             self._count(stack, NumpyDual, "value_and_gradient", lambda *args: 1)
             if hasattr(type(solver), "minimise"):

@@ -18,8 +18,8 @@ from cvpo.calibration import BY_CRITIC
 from cvpo.config import AgentConfig
 from cvpo.constraint import Constraint
 from cvpo.envs.spaces import ActionDoor, flat_size, flatten
-from cvpo.errors import ConfigError, EnvError, fitting
-from cvpo.handover import as_rows, check_batch, check_values
+from cvpo.errors import ConfigError, fitting
+from cvpo.handover import as_rows, check_batch, check_step, finite_rows
 from cvpo.inputs import NetworkInputs
 from cvpo.learner import Learner
 from cvpo.statistics import Episode
@@ -78,11 +78,7 @@ class CVPO:
     def act(self, obs: Any, deterministic: bool = False, generator: torch.Generator | None = None) -> Tensor:
         """Actions [N,D] of the policy's own scale for observations [N,O]; :attr:`door` turns them into the
         environment's. ``deterministic`` takes the mode instead of a sample, drawn with ``generator`` or the agent's."""
-        obs = as_rows(obs, self.spec.obs_size)
-        # Where it is on the host: a look at a device would wait for it.
-        if obs.device.type == "cpu" and not bool(obs.isfinite().all()):
-            raise EnvError(f"obs has non-finite values: {obs.tolist()}; allowed: finite values")
-        pi = self.policy(self.inputs(obs.to(self.device)))
+        pi = self.policy(self.inputs(finite_rows(obs, self.spec.obs_size, self.device)))
         return pi.mode if deterministic else pi.sample(1, generator or self.generator).squeeze(-2)
 
     @torch.no_grad()
@@ -106,10 +102,11 @@ class CVPO:
         Returns that need log μ(a|o) take that of the policy as it is now, unless ``transition`` has it: give it where
         there were updates since :meth:`act`.
         """
-        if not isinstance(transition, Transition):
-            raise ConfigError(f"transition is a {type(transition).__name__}; allowed: a cvpo.Transition")
-        transition.check(self.spec, self.num_envs)
-        check_values(transition, self.steps, discrete=self.door.discrete)
+        check_step(transition, self.spec, self.num_envs, self.steps, discrete=self.door.discrete)
+        return self.take(transition, cut=cut)
+
+    def take(self, transition: Transition, *, cut: bool = False) -> list[Episode]:
+        """:meth:`observe` a step that has been checked."""
         finished = self.constraint.add(transition)
         if self.config.returns.windows and transition.log_prob is None:
             transition = attrs.evolve(transition, log_prob=self.log_prob(transition.obs, transition.action))

@@ -126,7 +126,8 @@ def make_agent(
         raise ConfigError(f"env is {env!r}; allowed: an environment, such as cvpo.envs.make({env!r}), or None")
     if horizon is None and env is not None:
         first = env[0] if isinstance(env, (list, tuple)) and env else env
-        horizon = first.horizon if isinstance(first, VectorEnv) else getattr(first.spec, "max_episode_steps", None)
+        spec = getattr(first, "spec", None)
+        horizon = first.horizon if isinstance(first, VectorEnv) else getattr(spec, "max_episode_steps", None)
     config = AgentConfig(
         **parts, cost_limits=cost_limits, limit_kind=limit_kind, gamma=gamma, horizon=horizon, **options
     )

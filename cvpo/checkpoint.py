@@ -108,9 +108,10 @@ def _flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
         return value
     if isinstance(value, (Tensor, np.ndarray)):
         name = str(len(tensors))
+        # In NumPy a contiguous array has an axis, whether the array had one or not.
         tensor = torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value.detach()
         # A copy of its own: safetensors refuses tensors that share memory.
-        tensors[name] = tensor.cpu().clone(memory_format=torch.contiguous_format)
+        tensors[name] = tensor.cpu().reshape(value.shape).clone(memory_format=torch.contiguous_format)
         return {"array" if isinstance(value, np.ndarray) else "tensor": name}
     if isinstance(value, np.generic):
         return value.item()

@@ -108,12 +108,8 @@ class AgentConfig:
     normalise_obs: bool = attrs.field(default=False, validator=flag)
 
     def __attrs_post_init__(self) -> None:
-        timed = {"episode": "an episode cost limit"}
-        if self.horizon_terminates:
-            timed["step"] = "a limit per step with horizon_terminates"
-        if self.cost_limits and self.limit_kind in timed and self.horizon is None:
-            what = timed[self.limit_kind]
-            raise ConfigError(f"horizon is None; {what} needs the episode length in steps, horizon=T")
+        if self.cost_limits and self.horizon is None:
+            self._check_untimed()
         if getattr(self.states, "of_batch", False) and (self.estep_batch or 0) > self.batch_size:
             raise ConfigError(
                 f"estep_batch is {self.estep_batch}, more than the {self.batch_size} of batch_size, which states="
@@ -127,6 +123,21 @@ class AgentConfig:
             check_level(self.level_rate, self.critic, self.returns)
         # A schedule for another number of costs is an error here, not in the middle of a run.
         self.limit_schedule.limits(self.cost_limits, 0)
+
+    def _check_untimed(self) -> None:
+        measure = self.limit.measure
+        needs = {
+            "an episode cost limit": self.limit_kind == "episode",
+            f"a limit per {'step' if self.limit_kind == 'step' else 'discounted sum'} with horizon_terminates": (
+                self.horizon_terminates
+            ),
+            f"limit.measure {measure!r} without adaptive_horizon": (
+                measure not in ("discounted", "steps") and not self.adaptive_horizon
+            ),
+        }
+        for what, needed in needs.items():
+            if needed:
+                raise ConfigError(f"horizon is None; {what} needs the episode length in steps, horizon=T")
 
     def _check_windows(self) -> None:
         name = type(self.returns).__name__

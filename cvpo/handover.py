@@ -38,6 +38,24 @@ def as_rows(obs: Any, size: int, device: torch.device | None = None) -> torch.Te
     return rows if device is None else rows.to(device)
 
 
+def finite_rows(obs: Any, size: int, device: torch.device) -> torch.Tensor:
+    """:func:`as_rows` on ``device``. Raises EnvError for values that are not finite."""
+    rows = as_rows(obs, size)
+    # Where it is on the host: a look at a device would wait for it.
+    if rows.device.type == "cpu" and not bool(rows.isfinite().all()):
+        raise EnvError(f"obs has non-finite values: {rows.tolist()}; allowed: finite values")
+    return rows.to(device)
+
+
+def check_step(transition: Any, spec: Spec, num_envs: int, step: int, *, discrete: bool) -> None:
+    """Raises ConfigError for what is no Transition, and EnvError for one that is not of ``num_envs`` environments, or
+    see :func:`check_values`."""
+    if not isinstance(transition, Transition):
+        raise ConfigError(f"transition is a {type(transition).__name__}; allowed: a cvpo.Transition")
+    transition.check(spec, num_envs)
+    check_values(transition, step, discrete=discrete)
+
+
 def check_spaces(agent: Any, env: Any) -> None:
     """Raises ConfigError where the observations' size or the actions of agent and environment differ."""
     for what, ours, theirs in (

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -34,9 +35,9 @@ class JsonLines:
             self._file = open(path, "ab")  # noqa: SIM115 - open as long as the run
 
     def append(self, row: Row) -> None:
-        """Add one row; it is in the operating system's hands when this returns."""
+        """Add one row, see :func:`finite`; it is in the operating system's hands when this returns."""
         with writing(self.path):
-            self._file.write(json.dumps(row).encode() + b"\n")
+            self._file.write(json.dumps(finite(row), allow_nan=False).encode() + b"\n")
             self._file.flush()
 
     def position(self) -> int:
@@ -92,7 +93,7 @@ class CsvTable:
         writer = csv.DictWriter(buffer, self._columns, restval="", lineterminator="\n")
         if header:
             writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(map(finite, rows))
         return buffer.getvalue()
 
 
@@ -118,6 +119,11 @@ class Events:
     def close(self) -> None:
         with writing(self._path):
             self._writer.close()
+
+
+def finite(row: Row) -> dict[str, Any]:
+    """``row`` with None for numbers that are not finite: JSON has no words for them."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 @contextlib.contextmanager

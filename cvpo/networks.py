@@ -115,13 +115,13 @@ class StackedMLP(nn.Module):
         if dtype is not None:
             parameters[1:-1] = [(weight.to(dtype), bias) for weight, bias in parameters[1:-1]]
         states, count = rows.shape[-3:-1]
-        at_once = states
+        at_once = max(1, states)
         if rows.device.type == "cpu" and not torch.is_grad_enabled():
             width = max(weight.shape[-1] for weight, _ in parameters)
             at_once = max(1, CACHED // (len(parameters[0][0]) * count * width))
         found = [
             self._through(shared[:, i : i + at_once], rows[:, i : i + at_once], parameters, dtype)
-            for i in range(0, states, at_once)
+            for i in range(0, max(1, states), at_once)
         ]
         return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from cvpo.agent import CVPO
 from cvpo.config import AgentConfig
 from cvpo.constraint import Constraints
-from cvpo.errors import CheckpointError, ConfigError
-from cvpo.handover import as_rows
+from cvpo.errors import CheckpointError, ConfigError, fitting
+from cvpo.handover import check_step, finite_rows
 from cvpo.learner import Learner
 from cvpo.population import adopt, join_states, split_state
 from cvpo.statistics import Episode
@@ -84,7 +84,7 @@ class VectorAgent:
 
     def _policies(self, obs: Any) -> Any:
         """Each member's distributions for its own of the observations [P·n,O], with leading axes [P,n]."""
-        rows = as_rows(obs, self.spec.obs_size, self.device)
+        rows = finite_rows(obs, self.spec.obs_size, self.device)
         if len(rows) % len(self):
             allowed = f"[{len(self)}·n, {self.spec.obs_size}], n for each member"
             raise ConfigError(f"obs has shape {list(rows.shape)}; allowed: {allowed}")
@@ -98,8 +98,10 @@ class VectorAgent:
     def observe(self, transition: Transition, *, cut: bool = False) -> list[list[Episode]]:
         """Store one step of all environments [P·n]; the episodes that it finished, by member.
 
-        See :meth:`CVPO.observe`.
+        See :meth:`CVPO.observe`. What one member's part is refused for, none of them has stored.
         """
+        count, discrete = len(self) * self.num_envs, self.agents[0].door.discrete
+        check_step(transition, self.spec, count, self.steps, discrete=discrete)
         fields = attrs.asdict(transition, recurse=False)
         # Environments are the last axis of the signals, and the first of everything else.
         parts = {
@@ -108,7 +110,7 @@ class VectorAgent:
             if value is not None
         }
         return [
-            agent.observe(Transition(**{name: part[index] for name, part in parts.items()}), cut=cut)
+            agent.take(Transition(**{name: part[index] for name, part in parts.items()}), cut=cut)
             for index, agent in enumerate(self.agents)
         ]
 
@@ -176,12 +178,13 @@ class VectorAgent:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state of :meth:`state_dict`, or of as many single agents. Raises CheckpointError where there are
         more or fewer of them, or they have made different numbers of updates."""
-        members = state["members"]
-        if len(members) != len(self):
-            raise CheckpointError(f"the state is of {len(members)} members; there are {len(self)}")
-        join_states(self.learner, self._members, [own["learner"] for own in members])
-        for agent, own in zip(self.agents, members, strict=True):
-            agent.load_state_dict(own, learner=False)
+        with fitting("the state does not fit the population"):
+            members = state["members"]
+            if len(members) != len(self):
+                raise CheckpointError(f"the state is of {len(members)} members; there are {len(self)}")
+            join_states(self.learner, self._members, [own["learner"] for own in members])
+            for agent, own in zip(self.agents, members, strict=True):
+                agent.load_state_dict(own, learner=False)
 
     def member_state(self, index: int, *, replay: bool = True) -> dict[str, Any]:
         """What :meth:`CVPO.state_dict` of this member alone gives."""

@@ -162,3 +162,4 @@ class Ring:
         self.head, self.filled = head % self.rows, filled
         for name, tensor in self.data.items():
             tensor[: self.filled].copy_(state["data"][name])
+            tensor[self.filled :].fill_(torch.nan)

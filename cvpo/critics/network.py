@@ -68,19 +68,25 @@ class EnsembleNet(nn.Module):
             actions = actions.clamp(-1.0, 1.0)
         dtype = None if actions.shape[-2] == 1 or torch.is_grad_enabled() else self._dtype
         if self.population > 1:
-            if obs.device.type == "cpu" and actions.shape[-2] > 1:
-                # Member by member: the activations of all at once would not stay in the cache.
-                own = (slice(p * self.each, (p + 1) * self.each) for p in range(self.population))
-                each = [
-                    self.mlp.particles(obs[p : p + 1], actions[p : p + 1], networks, dtype)
-                    for p, networks in enumerate(own)
-                ]
-                return torch.stack(each)
-            obs = obs.repeat_interleave(self.each, dim=0)
-            actions = actions.repeat_interleave(self.each, dim=0)
-            return self.mlp.particles(obs, actions, dtype=dtype).unflatten(0, (self.population, self.each))
+            batch = obs.shape[1:-1]
+            values = self._of_population(obs.flatten(1, -2), actions.flatten(1, -3), dtype)
+            return values.unflatten(2, batch).movedim(1, len(batch)) if len(batch) > 1 else values
         batch = obs.shape[:-1]
         states, rows = obs.reshape(1, -1, obs.shape[-1]), actions.reshape(1, -1, *actions.shape[-2:])
         values = self.mlp.particles(states, rows, dtype=dtype)
         # The axis of networks comes before the last of the batch.
         return values.unflatten(1, batch).movedim(0, len(batch) - 1) if len(batch) > 1 else values
+
+    def _of_population(self, obs: Tensor, actions: Tensor, dtype: torch.dtype | None) -> Tensor:
+        """[P,B,O] and [P,B,K,D] to [P,G,B,K,outputs]."""
+        if obs.device.type == "cpu" and actions.shape[-2] > 1:
+            # Member by member: the activations of all at once would not stay in the cache.
+            own = (slice(p * self.each, (p + 1) * self.each) for p in range(self.population))
+            each = [
+                self.mlp.particles(obs[p : p + 1], actions[p : p + 1], networks, dtype)
+                for p, networks in enumerate(own)
+            ]
+            return torch.stack(each)
+        obs = obs.repeat_interleave(self.each, dim=0)
+        actions = actions.repeat_interleave(self.each, dim=0)
+        return self.mlp.particles(obs, actions, dtype=dtype).unflatten(0, (self.population, self.each))

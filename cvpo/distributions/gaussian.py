@@ -36,7 +36,14 @@ def whiten(scale: Tensor, offset: Tensor) -> Tensor:
     """L⁻¹ x for particles x ``offset`` [...,B,K,D] and ``scale`` [...,B,D] or [...,B,D,D]."""
     if scale.ndim == offset.ndim - 1:
         return offset / scale.unsqueeze(-2)
-    return torch.linalg.solve_triangular(scale, offset.mT, upper=False).mT
+    return _solve(scale, offset.mT).mT
+
+
+def _solve(lower: Tensor, right: Tensor) -> Tensor:
+    """L⁻¹ X; LAPACK has no numbers of half precision."""
+    if lower.element_size() < 4:
+        return torch.linalg.solve_triangular(lower.float(), right.float(), upper=False).to(right.dtype)
+    return torch.linalg.solve_triangular(lower, right, upper=False)
 
 
 def colour(scale: Tensor, noise: Tensor) -> Tensor:
@@ -59,7 +66,7 @@ def covariance_kl(mean: Tensor, scale0: Tensor, scale: Tensor) -> Tensor:
     """
     half = scale_term(diagonal(scale0, mean), diagonal(scale, mean)).sum(-1)
     if scale.ndim > mean.ndim:
-        mixing = torch.linalg.solve_triangular(scale, scale0 - scale, upper=False)
+        mixing = _solve(scale, scale0 - scale)
         half = half + mixing.tril(-1).square().sum((-2, -1))
     return 0.5 * half
 
@@ -87,6 +94,9 @@ class Gaussian:
     scale: Tensor
 
     def __attrs_post_init__(self) -> None:
+        for name in ("mean", "scale"):
+            if not isinstance(getattr(self, name), Tensor):
+                raise ProblemError(f"{name} is a {type(getattr(self, name)).__name__}; allowed: a tensor")
         mean, scale = self.mean.shape, self.scale.shape
         if scale != mean and (len(scale) != len(mean) + 1 or scale != (*mean, mean[-1])):
             raise ProblemError(

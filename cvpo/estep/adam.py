@@ -17,11 +17,11 @@ from cvpo.validators import number
 
 
 class Moments(NamedTuple):
-    """Adam's running means of ∇g and (∇g)² [P,S], in normalised units, and how many steps they have seen."""
+    """Adam's running means of ∇g and (∇g)² [P,S], in normalised units, and how many steps they have seen [P]."""
 
     first: Tensor
     second: Tensor
-    seen: int
+    seen: Tensor
 
 
 @attrs.frozen
@@ -48,24 +48,32 @@ class Adam:
         """``steps`` Adam steps on every problem of the stack."""
         # From a checkpoint the moments come back as a plain list.
         state = None if warm is None else warm.state
-        kept = Moments(*state) if isinstance(state, (list, tuple)) and len(state) == len(Moments._fields) else None
+        parts = [part for part in state if isinstance(part, Tensor)] if isinstance(state, (list, tuple)) else []
+        kept = Moments(*parts) if len(parts) == len(Moments._fields) else None
+        resume = (Status.OK, Status.MAX_ITER)
+        if warm is not None and kept is not None:
+            # What failed starts anew, and what it had seen was not this problem.
+            status = warm.status.reshape(-1)
+            usable = (status == Status.OK) | (status == Status.MAX_ITER)
+            kept = Moments(*(torch.where(usable.view(-1, *[1] * (m.ndim - 1)), m, torch.zeros_like(m)) for m in kept))
 
         def minimise(task: Task, start: Tensor, cold: Callable[[], Tensor]) -> Minimum:
             return self._minimise(task, start, kept)
 
-        resume = (Status.OK, Status.MAX_ITER)
         with torch.no_grad():
             return driver.solve(problem, warm, minimise, self.accuracy, examine=False, resume=resume)
 
     def _minimise(self, task: Task, x: Tensor, moments: Moments | None) -> Minimum:
-        first, second, seen = moments or Moments(torch.zeros_like(x), torch.zeros_like(x), 0)
+        nothing = torch.zeros_like(x)
+        first, second, seen = moments or Moments(nothing, nothing, nothing[:, 0])
         for _ in range(self.steps):
             slope = dual.evaluate(task.q, task.log_prior, task.limit, task.epsilon, x).gradient
             slope = torch.where(task.active.unsqueeze(1), slope, 0.0)
-            seen += 1
+            seen = seen + 1
             first = torch.lerp(slope, first, self.beta1)
             second = torch.lerp(slope * slope, second, self.beta2)
-            step = first / (1 - self.beta1**seen) / ((second / (1 - self.beta2**seen)).sqrt() + 1e-8)
+            ahead, spread = (1 - beta ** seen.unsqueeze(1) for beta in (self.beta1, self.beta2))
+            step = first / ahead / ((second / spread).sqrt() + 1e-8)
             x = torch.maximum(x - self.lr * step, task.lower)
         end = end_at(task, x, torch.full_like(task.epsilon, self.steps, dtype=torch.int64))
         return end._replace(state=Moments(first, second, seen))

@@ -57,7 +57,7 @@ class DualProblem:
             if costs:
                 raise ProblemError(f"cost_limit is None; allowed with {costs} costs: a float or [..., {costs}]")
             cost_limit = 0.0
-        elif not costs and isinstance(cost_limit, Tensor | Sequence) and torch.as_tensor(cost_limit).numel():
+        elif not costs and not isinstance(cost_limit, (int, float)) and torch.as_tensor(cost_limit).numel():
             raise ProblemError("cost_limit is given, and q_cost is not; allowed without costs: None")
         if log_prior is not None:
             if tuple(log_prior.shape) != shape:

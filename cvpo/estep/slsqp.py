@@ -6,13 +6,11 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import attrs
-import numpy as np
-import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
-from cvpo.estep import driver, dual, newton
+from cvpo.estep import driver, newton
 from cvpo.estep.problem import DualProblem
+from cvpo.estep.quasi_newton import slsqp_each
 from cvpo.estep.solution import DualSolution
 from cvpo.estep.task import Minimum, Task
 from cvpo.validators import number
@@ -44,33 +42,6 @@ class Slsqp:
 
     def minimise(self, task: Task, start: Tensor, cold: Callable[[], Tensor]) -> Minimum:
         """SLSQP on each active problem, then Newton on all of them together."""
-        host = Task._make(None if part is None else part.cpu() for part in task)
-        x, counts = start.cpu().clone(), torch.zeros(len(start), dtype=torch.int64)
-        for index in range(len(start)):
-            if bool(host.active[index]):
-                found, counts[index] = self._minimise_one(host, x[index], index)
-                if bool(torch.isfinite(found).all()):
-                    x[index] = found
-        end = newton.minimise(task, x.to(start), cold, self.tolerance, self.polish)
-        return end._replace(iterations=end.iterations + counts.to(start.device))
-
-    def _minimise_one(self, task: Task, start: Tensor, index: int) -> tuple[Tensor, int]:
-        one = task.take(slice(index, index + 1))
-
-        def value_and_gradient(point: np.ndarray) -> tuple[float, np.ndarray]:
-            x = torch.maximum(torch.from_numpy(point).unsqueeze(0), one.lower)
-            at = dual.evaluate(one.q, one.log_prior, one.limit, one.epsilon, x)
-            return float(at.value), at.gradient.squeeze(0).numpy()
-
-        # A bound on λ keeps SLSQP's line search finite where the limits cannot be met and g falls for ever.
-        upper = torch.minimum(one.upper, 1e4 * (1 + start)).squeeze(0)
-        result = minimize(
-            value_and_gradient,
-            start.numpy(),
-            jac=True,
-            method="SLSQP",
-            bounds=list(zip(one.lower.squeeze(0).tolist(), upper.tolist(), strict=True)),
-            options={"ftol": self.ftol, "maxiter": self.max_iter},
-        )
-        found = torch.minimum(torch.maximum(torch.from_numpy(result.x), one.lower), one.upper)
-        return found.squeeze(0), int(result.nit)
+        x, counts = slsqp_each(task, start, self.ftol, self.max_iter)
+        end = newton.minimise(task, x, cold, self.tolerance, self.polish)
+        return end._replace(iterations=end.iterations + counts)

@@ -30,9 +30,9 @@ def dual_problems(
     constant or heavy-tailed; costs are free, proportional to the reward, constant in each state, or M times the same
     one; both are scaled by 1e-6 … 1e6, the last cost by 1e-5 besides now and then, and shifted per state. Limits are
     active, loose, tight, exactly the least possible cost, or out of reach; ε is from 1e-3 to far beyond log K, where
-    the KL bound is slack and η → 0. The prior is uniform, uneven, or −∞ for some particles. ``stacks`` adds a leading
-    dimension now and then, with an ε of its own for the last problem. ``ordinary`` keeps to what an agent meets: normal
-    Q-values of size one, limits that are mostly in reach, 0.01 <= ε <= 1.
+    the KL bound is slack and η → 0. The prior is uniform, uneven, next to certain, or −∞ for some particles.
+    ``stacks`` adds a leading dimension now and then, with an ε of its own for the last problem. ``ordinary`` keeps to
+    what an agent meets: normal Q-values of size one, limits that are mostly in reach, 0.01 <= ε <= 1, no peaked prior.
     """
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31 - 1), label="seed"))
     reward = "normal" if ordinary else draw(st.sampled_from(REWARDS), label="reward")
@@ -47,7 +47,7 @@ def dual_problems(
     q = _values(draw, reward, generator, shape)
     cost = "free" if ordinary else draw(st.sampled_from(COSTS), label="costs")
     c = _costs(draw, cost, generator, q, costs, listed)
-    log_prior = _prior(draw, generator, shape)
+    log_prior = _prior(draw, generator, shape, ordinary)
     if not ordinary:
         q = q * draw(st.sampled_from([1.0, 1e-6, 1e6]), label="scale of Q_r")
         c = c * draw(st.sampled_from([1.0, 1e-6, 1e6]), label="scale of Q_c")
@@ -133,13 +133,14 @@ def _costs(draw: st.DrawFn, kind: str, generator: torch.Generator, q: Tensor, co
     return c
 
 
-def _prior(draw: st.DrawFn, generator: torch.Generator, shape: tuple[int, ...]) -> Tensor | None:
-    kind = draw(st.sampled_from(["uniform", "uneven", "some impossible"]), label="prior")
+def _prior(draw: st.DrawFn, generator: torch.Generator, shape: tuple[int, ...], ordinary: bool) -> Tensor | None:
+    kinds = ["uniform", "uneven", "some impossible", *([] if ordinary else ["peaked"])]
+    kind = draw(st.sampled_from(kinds), label="prior")
     if kind == "uniform":
         return None
     logits = torch.randn(shape, generator=generator, dtype=torch.float64)
-    if kind == "uneven":
-        return 2 * logits
+    if kind in ("uneven", "peaked"):
+        return {"uneven": 2.0, "peaked": 30.0}[kind] * logits
     impossible = torch.rand(shape, generator=generator) < 0.4
     impossible[..., 0] = False
     return logits.masked_fill(impossible, -torch.inf)

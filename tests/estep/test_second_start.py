@@ -75,3 +75,17 @@ def test_what_the_first_start_loses_is_solved_from_the_second(name: str, problem
         )
     )
     assert registry.create(name).solve(stack).status.tolist() == [Status.OK] * 2
+
+
+@pytest.mark.parametrize(("name", "count"), [("newton", 256), ("slsqp", 48), ("osqp", 48)])
+def test_priors_that_all_but_exclude_most_actions(name: str, count: int) -> None:
+    """One state, priors next to certain, and limits at their own costs: kinks across η that no Hessian sees along."""
+    generator = torch.Generator().manual_seed(1)
+    q, c, logits = (torch.randn(count, *shape, 8, generator=generator).double() for shape in ((1,), (1, 1), (1,)))
+    log_prior = (30 * logits).log_softmax(-1)
+    limit = (log_prior.exp().unsqueeze(1) * c).sum(-1).mean(-1)
+    epsilon = 10 ** (3 * torch.rand(count, generator=generator).double() - 2)
+    problem = DualProblem(q, c, limit, epsilon, log_prior)
+    solution = registry.create(name).solve(problem)
+    assert (solution.status == Status.OK).all()
+    assert kkt_residuals(problem, solution).max.max() <= 1e-6
