@@ -19,7 +19,7 @@ from cvpo.config import AgentConfig
 from cvpo.constraint import Constraint
 from cvpo.envs.spaces import ActionDoor, flat_size, flatten
 from cvpo.errors import ConfigError, fitting
-from cvpo.handover import as_rows, check_batch, check_step, finite_rows
+from cvpo.handover import as_rows, check_batch, check_step, finite_rows, require_tensor
 from cvpo.inputs import NetworkInputs
 from cvpo.learner import Learner
 from cvpo.statistics import Episode
@@ -102,6 +102,7 @@ class CVPO:
         Returns that need log μ(a|o) take that of the policy as it is now, unless ``transition`` has it: give it where
         there were updates since :meth:`act`.
         """
+        self._check_own("VectorAgent.observe(transition)")
         check_step(transition, self.spec, self.num_envs, self.steps, discrete=self.door.discrete)
         return self.take(transition, cut=cut)
 
@@ -142,7 +143,9 @@ class CVPO:
         critic measures the limit, it does so now."""
         batch = self.store.sample(self.config.batch_size)
         check_batch(batch, self.spec, self.config.batch_size)
-        states = self.inputs(self.source.select(batch, self.estep_batch))
+        chosen = self.source.select(batch, self.estep_batch)
+        require_tensor("what states select", chosen, (self.estep_batch, self.spec.obs_size), torch.float32)
+        states = self.inputs(chosen)
         if self._by_critic is not None:
             self.constraint.measured = self._measured_by_critic(*self._by_critic)
         return self.inputs.batch(batch), states
@@ -207,9 +210,14 @@ class CVPO:
             "generator": self.generator.get_state(),
             "steps": self.steps,
         }
-        if replay:
-            state["store"] = self.store.state_dict()
-            state["source"] = self.source.state_dict()
+        for name, what in (("store", "buffer"), ("source", "states")) if replay else ():
+            part = getattr(self, name)
+            if not callable(getattr(part, "state_dict", None)):
+                raise ConfigError(
+                    f"{what} {type(part).__name__} has no state_dict; allowed: one that has, or replay=False, which "
+                    "leaves out what is stored"
+                )
+            state[name] = part.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any], *, learner: bool = True) -> None:

@@ -176,7 +176,7 @@ def _listed(value: Any) -> Any:
 
 
 def _nested(values: Sequence[Any]) -> bool:
-    return any(isinstance(value, Sequence) for value in values)
+    return any(isinstance(value, (Sequence, np.ndarray)) for value in values)
 
 
 def check_safe(options: Mapping[str, Any]) -> None:

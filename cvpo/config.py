@@ -122,7 +122,21 @@ class AgentConfig:
                 raise ConfigError(f"level_rate is {self.level_rate} and td_critic 'online'; allowed: one of the two")
             check_level(self.level_rate, self.critic, self.returns)
         # A schedule for another number of costs is an error here, not in the middle of a run.
-        self.limit_schedule.limits(self.cost_limits, 0)
+        self.limits_at(0)
+
+    def limits_at(self, steps: int) -> tuple[float, ...]:
+        """The cost limits [M] after ``steps`` environment steps. Raises ConfigError where the schedule gives others."""
+        found = self.limit_schedule.limits(self.cost_limits, steps)
+        try:
+            limits = tuple(map(float, found))
+        except (TypeError, ValueError):
+            limits = None
+        if limits is None or len(limits) != len(self.cost_limits):
+            raise ConfigError(
+                f"limit_schedule {type(self.limit_schedule).__name__} gives {found!r} at step {steps}; allowed: a "
+                f"number for each of the {len(self.cost_limits)} cost_limits"
+            )
+        return limits
 
     def _check_untimed(self) -> None:
         measure = self.limit.measure

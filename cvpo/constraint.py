@@ -137,7 +137,7 @@ class Constraint:
             return
         steps, self._changed = self._changed, None
         config = self._config
-        now = config.limit_schedule.limits(config.cost_limits, steps * self._num_envs)
+        now = config.limits_at(steps * self._num_envs)
         unit = config.limit_kind, config.gamma, self._lengths()
         self._aimed = np.array([to_q_scale(config.aim * c, *unit, terminates=config.horizon_terminates) for c in now])
         kind = config.limit.measure if config.limit.measure in ("discounted", "steps") else "episode"

@@ -113,6 +113,9 @@ class Learner:
         config = self.config
         with torch.no_grad():
             target = config.returns.targets(batch, self._evaluation)
+        samples = getattr(target, "shape", ())[self._lead : -2]
+        shape = (*self._each.shape, *samples, self.spec.signals, batch.weight.shape[-1])
+        require_tensor("targets of the returns", target, shape, batch.obs.dtype)
         loss, td = config.critic.loss(self.critic, batch, target)
         require_tensor("the critic's loss", loss, self._each.shape)
         require_tensor("the critic's TD errors", td, batch.weight.shape)
@@ -133,7 +136,8 @@ class Learner:
         values = self._bootstrap(self._td_critic, obs, actions)
         # A signal that is missing would be taken from another.
         samples = values.shape[self._lead : -2]
-        require_tensor("the critic's V of next states", values, (*self._each.shape, *samples, *self._sized(obs)))
+        shape = (*self._each.shape, *samples, *self._sized(obs))
+        require_tensor("the critic's V of next states", values, shape, obs.dtype)
         return values
 
     def _sized(self, obs: Tensor) -> tuple[int, int]:
@@ -158,12 +162,13 @@ class Learner:
             actions, log_prior, prior = old.sample(config.particles, self.generator), None, None
         net = self.target_critic if config.estep_critic == "target" else self.critic
         q = config.critic.evaluate(net, obs, actions)
-        require_tensor("the critic's Q", q, (*self._each.shape, *self._sized(obs), actions.shape[-2]))
+        require_tensor("the critic's Q", q, (*self._each.shape, *self._sized(obs), actions.shape[-2]), obs.dtype)
         reward, costs = q[..., 0, :, :], q[..., 1:, :, :]
         limit = constraint.threshold(costs, prior)
+        require_tensor("the limit's threshold", limit, costs.shape[:-2])
         problem = DualProblem(reward, costs, limit, self._kl_epsilon, log_prior)
         solution = config.estep.solve(problem, warm=self.solution if config.warm_start else None)
-        require_tensor("weights of the E-step's solution", getattr(solution, "weights", None), reward.shape)
+        _check_solution(solution, problem)
         self.solution = solution
         measured = {f"estep/{name}": value for name, value in expectation_metrics(problem, solution).items()}
         return actions, solution.weights, measured | {"policy/entropy": old.entropy().mean(-1)}
@@ -205,6 +210,15 @@ class Learner:
         self.updates = int(state["updates"])
         # The rates saved are those of a moment in a schedule, which its loop sets again before each update.
         self.scale_rates(1.0)
+
+
+def _check_solution(solution: Any, problem: DualProblem) -> None:
+    """Raises ConfigError unless ``solution`` has what an update reads of it."""
+    reward, each = problem.q_reward, problem.kl_epsilon.shape
+    shapes = {"weights": reward.shape, "eta": each, "lam": problem.cost_limit.shape}
+    for name, shape in (shapes | dict.fromkeys(("status", "iterations", "violation"), each)).items():
+        dtype = reward.dtype if name == "weights" else None
+        require_tensor(f"{name} of the E-step's solution", getattr(solution, name, None), shape, dtype)
 
 
 @torch.no_grad()

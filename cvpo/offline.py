@@ -27,6 +27,8 @@ def fill(agent: CVPO, data: Dataset) -> int:
     """
     if not isinstance(data, Dataset):
         raise ConfigError(f"data is a {type(data).__name__}; allowed: a Dataset, such as dsrl.read(path) gives")
+    if not hasattr(agent, "store"):
+        raise ConfigError(f"agent is a {type(agent).__name__}; allowed: a CVPO agent, before it joins a population")
     envs = agent.num_envs
     steps = len(data) // envs
     _check(agent, data, steps)

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from cvpo.envs.sprint import COST_KEYS, COST_LIMITS
+from cvpo.errors import ConfigError
 
 #: The built-in task: small networks, and a discount that looks as far as an action reaches, which is a few steps: with
 #: 0.99 the value of an action drowned in that of the episode, and speeds differed between headings by more than the
@@ -194,6 +195,8 @@ PRESETS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 def preset(task: str) -> dict[str, Any]:
     """The flat options that the table holds for ``task``."""
+    if not isinstance(task, str):
+        raise ConfigError(f"task is {task!r}; allowed: a Gymnasium id")
     options: dict[str, Any] = {}
     for pattern, values in PRESETS:
         if re.search(pattern, task):

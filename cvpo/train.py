@@ -213,10 +213,12 @@ def _members(agent: Any) -> tuple[CVPO, ...]:
 def check_fit(agent: Any, env: Any) -> None:
     """Raises ConfigError where the number of costs or environments, the observations' size or the actions differ."""
     pairs = (
-        ("costs (one limit for each)", len(agent.config.cost_limits), len(env.cost_names)),
-        ("parallel environments", agent.num_envs * len(_members(agent)), env.num_envs),
+        ("costs (one of cost_limits for each of cost_keys)", len(agent.config.cost_limits), len(env.cost_names)),
+        ("parallel environments (num_envs)", agent.num_envs * len(_members(agent)), env.num_envs),
     )
     for what, ours, theirs in pairs:
         if ours != theirs:
-            raise ConfigError(f"the agent was made for {ours} {what}, the environment {env.task} has {theirs}")
+            raise ConfigError(
+                f"the agent was made for {ours} {what}, the environment {env.task} has {theirs}; allowed: as many"
+            )
     check_spaces(agent, env)

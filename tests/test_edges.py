@@ -18,6 +18,7 @@ from cvpo.distributions import Gaussian
 from cvpo.errors import CheckpointError, ConfigError, EnvError, ProblemError
 from cvpo.estep import DualProblem, Status
 from cvpo.estep import registry as esteps
+from cvpo.run.config import configure, to_json
 from cvpo.types import Spec, Transition
 from tests.estep.problems import draw_problem
 
@@ -157,3 +158,34 @@ def test_adam_owes_nothing_to_what_failed() -> None:
     cold, warm = adam.solve(problem), adam.solve(problem, before)
     assert warm.eta[1] == cold.eta[1] and torch.equal(warm.lam[1], cold.lam[1])
     assert warm.eta[0] != cold.eta[0]
+
+
+def test_a_member_of_a_population_observes_through_it() -> None:
+    vector = members(2)
+    with pytest.raises(ConfigError, match=r"VectorAgent\.observe"):
+        vector.agents[0].observe(step(1))
+    vector.observe(step(2))
+    assert [agent.steps for agent in vector.agents] == [1, 1]
+
+
+def test_limits_of_members_may_be_a_list_of_arrays() -> None:
+    limits = [np.array([1.0]), np.array([2.0])]
+    vector = cvpo.make_vector_agent(BOX, ACTIONS, seeds=(0, 1), cost_limits=limits, horizon=10)
+    assert [list(agent.config.cost_limits) for agent in vector.agents] == [[1.0], [2.0]]
+
+
+def test_what_a_configuration_file_would_change_is_refused() -> None:
+    for value in ({1: 2}, [{"a": {None: 1}}]):
+        with pytest.raises(ConfigError, match="option estep .* would come back as a string"):
+            to_json({"estep": value})
+    for name, value in (("task", 3), ("env", 3), ("cost_keys", 3)):
+        with pytest.raises(ConfigError, match=f"^{name} is 3; allowed"):
+            configure(**{name: value})
+
+
+def test_a_store_without_a_state_is_named_when_it_is_to_be_saved(tmp_path: Path) -> None:
+    agent = cvpo.make_agent(BOX, ACTIONS, cost_limits=(), horizon=10)
+    agent.store = object()
+    with pytest.raises(ConfigError, match="buffer object has no state_dict; .*replay=False"):
+        agent.state_dict()
+    assert "store" not in agent.state_dict(replay=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cvpo.errors import ConfigError, suggest
+from cvpo.handover import require_tensor
 from cvpo.validators import number
 
 Aggregate = Callable[[Tensor], Tensor]
@@ -94,7 +96,8 @@ def check_members(instance: Any, attribute: attrs.Attribute[Any], value: Any) ->
 
 def check_aggregation(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     """Validator for what :func:`resolve` takes."""
-    resolve(value)
+    with _naming(instance, attribute):
+        resolve(value)
 
 
 def check_single(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -102,11 +105,24 @@ def check_single(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> 
     if isinstance(value, tuple):
         name = f"{type(instance).__name__}.{attribute.alias}"
         raise ConfigError(f"{name} is {value!r}; allowed: min, max, mean, ucb, ucb:FACTOR, or a callable")
-    resolve(value)
+    check_aggregation(instance, attribute, value)
+
+
+@contextlib.contextmanager
+def _naming(instance: Any, attribute: attrs.Attribute[Any]) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{type(instance).__name__}.{attribute.alias}: {error}") from None
 
 
 def by_signal(members: Sequence[Tensor], reward: Aggregate, cost: Aggregate | tuple[Aggregate, ...]) -> Tensor:
     """``reward`` over the members of the first signal [...,E,B,K], ``cost`` over those of each other: [...,S,B,K]."""
-    first, *others = members
-    costs = cost if isinstance(cost, tuple) else (cost,) * len(others)
-    return torch.stack([reward(first), *(one(each) for one, each in zip(costs, others, strict=True))], dim=-3)
+    costs = cost if isinstance(cost, tuple) else (cost,) * (len(members) - 1)
+    found = []
+    for aggregate, values in zip((reward, *costs), members, strict=True):
+        found.append(aggregate(values))
+        shape = (*values.shape[:-3], *values.shape[-2:])
+        name = getattr(aggregate, "__name__", aggregate)
+        require_tensor(f"what aggregation {name!r} gives for {list(values.shape)}", found[-1], shape)
+    return torch.stack(found, dim=-3)

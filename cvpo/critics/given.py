@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cvpo.critics.protocol import registry
 from cvpo.critics.targets import Bootstrap, bootstrap_of
 from cvpo.errors import ConfigError
+from cvpo.handover import require_tensor
 from cvpo.plain import imported
 from cvpo.types import Batch
 
@@ -22,7 +23,13 @@ def _function(spec: Any) -> CostFunction | None:
     """A function from itself or from ``"package.module:function"``; None where the cost is learned."""
     if spec is None or callable(spec):
         return spec
-    return imported("cost function", str(spec))
+    found = imported("cost function", spec) if isinstance(spec, str) else None
+    if not callable(found):
+        what = f"{spec!r}, which is a {type(found).__name__}" if isinstance(spec, str) else repr(spec)
+        raise ConfigError(
+            f"GivenCost.costs has {what}; allowed: a function, its path 'package.module:function', or None"
+        )
+    return found
 
 
 def _costs(value: Any) -> tuple[Any, ...]:
@@ -155,9 +162,6 @@ class GivenCost:
 
 def _value(function: CostFunction, obs: Tensor, actions: Tensor) -> Tensor:
     found = function(obs, actions)
-    if found.shape != actions.shape[:-1]:
-        raise ConfigError(
-            f"cost function {getattr(function, '__name__', function)!r} gives shape {list(found.shape)} for "
-            f"actions {list(actions.shape)}; allowed: {list(actions.shape[:-1])}"
-        )
+    name = getattr(function, "__name__", function)
+    require_tensor(f"what cost function {name!r} gives for actions {list(actions.shape)}", found, actions.shape[:-1])
     return found

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+import functools
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box, utils
 
 from cvpo.envs.source import Source
-from cvpo.envs.spaces import ActionDoor, flat_size
+from cvpo.envs.spaces import ActionDoor, flat_size, vector_of
 from cvpo.errors import ConfigError, EnvError
+
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class Adapter:
@@ -34,15 +35,18 @@ class Adapter:
         self.obs_size = flat_size(self.env.observation_space)
         self.actions = np.zeros((self.horizon, self.door.size), dtype=np.float32)
         self.totals = [0.0] * (1 + len(cost_keys))
-        self._flatten = _flattener(self.env.observation_space)
+        self._flatten = functools.partial(vector_of, self.env.observation_space)
 
     def reset(self, episode: int | None = None) -> np.ndarray:
         """Begin ``episode`` (None: the next); the observation [O]."""
         self.episode = self.episode + 1 if episode is None else episode
         self.steps = 0
         self.totals = [0.0] * len(self.totals)
-        obs, _ = self.env.reset(seed=episode_seed(self.seed, self.index, self.episode))
-        return self._vector(obs)
+        result = self.env.reset(seed=episode_seed(self.seed, self.index, self.episode))
+        if not isinstance(result, tuple) or len(result) != 2:
+            found = type(result).__name__
+            raise EnvError(f"{self._where()}: reset returned a {found}; allowed: observation, info, as in Gymnasium")
+        return self._vector(result[0])
 
     def step(self, action: np.ndarray, env_action: Any) -> tuple[np.ndarray, float, list[float], bool, bool]:
         """Take ``env_action``, the environment's form of the policy's ``action`` [D].
@@ -58,6 +62,8 @@ class Adapter:
         except EnvError as error:
             raise EnvError(f"{self._where()}: {error}") from error
         reward = self._number("reward", reward)
+        if not isinstance(info, dict):
+            raise EnvError(f"{self._where()}: step returned info of type {type(info).__name__}; allowed: a dict")
         try:
             costs = [self._number(key, info[key]) for key in self.cost_keys]
         except KeyError as error:
@@ -65,7 +71,8 @@ class Adapter:
         self.totals[0] += reward
         for m, cost in enumerate(costs, 1):
             self.totals[m] += cost
-        return self._vector(obs), reward, costs, bool(terminated), bool(truncated)
+        ends = [self._flag(name, end) for name, end in (("terminated", terminated), ("truncated", truncated))]
+        return self._vector(obs), reward, costs, ends[0], ends[1]
 
     def replay(self, episode: int, actions: np.ndarray) -> np.ndarray:
         """Play ``actions`` [steps,D] from the start of ``episode``; the observation [O] they lead to."""
@@ -105,8 +112,9 @@ class Adapter:
             number = float(value)
         except (TypeError, ValueError) as error:
             raise EnvError(f"{self._where()}: {what} is {value!r}; allowed: a finite number") from error
-        if not math.isfinite(number):
-            raise EnvError(f"{self._where()}: {what} is {number}; allowed: a finite number")
+        # What is finite in double precision alone is not where it will be stored.
+        if not abs(number) <= LARGEST:
+            raise EnvError(f"{self._where()}: {what} is {number}; allowed: a finite number, also in float32")
         return number
 
     def _vector(self, obs: Any) -> np.ndarray:
@@ -124,6 +132,11 @@ class Adapter:
             )
         return vector
 
+    def _flag(self, name: str, value: Any) -> bool:
+        if np.size(value) != 1:
+            raise EnvError(f"{self._where()}: {name} is {value!r}; allowed: one true or false")
+        return bool(value)
+
     def _where(self) -> str:
         return f"task {self.name!r}, environment {self.index}, episode {self.episode}, step {self.steps}"
 
@@ -137,13 +150,7 @@ def check_cost_keys(cost_keys: Any) -> tuple[str, ...]:
     """``cost_keys`` as a tuple; None means ``("cost",)``. Raises ConfigError for anything but distinct names."""
     if cost_keys is None:
         return ("cost",)
-    keys = (cost_keys,) if isinstance(cost_keys, str) else tuple(cost_keys)
+    keys = (cost_keys,) if isinstance(cost_keys, str) or not isinstance(cost_keys, Iterable) else tuple(cost_keys)
     if not all(isinstance(key, str) for key in keys) or len(set(keys)) != len(keys):
         raise ConfigError(f"cost_keys is {cost_keys!r}; allowed: distinct names of entries of info")
     return keys
-
-
-def _flattener(space: Any) -> Callable[[Any], np.ndarray]:
-    if isinstance(space, Box):
-        return lambda obs: np.array(obs, dtype=np.float32).reshape(-1)
-    return lambda obs: np.asarray(utils.flatten(space, obs), dtype=np.float32)

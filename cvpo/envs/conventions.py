@@ -27,6 +27,8 @@ class FiveTuple(gymnasium.Wrapper):
             )
         if count == 6:
             obs, reward, cost, terminated, truncated, info = result  # type: ignore[misc]
+            if not isinstance(info, dict):
+                raise EnvError(f"step returned info of type {type(info).__name__}; allowed: a dict")
             info["cost"] = cost
             return obs, reward, terminated, truncated, info
         return result

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import Space
-from gymnasium.spaces import Box, Discrete, utils
+from gymnasium.spaces import Box, Discrete, MultiDiscrete, utils
 
 from cvpo.errors import EnvError
 
@@ -14,9 +14,33 @@ from cvpo.errors import EnvError
 def flat_size(space: Space[Any]) -> int:
     """O, the size of a flattened observation. Raises EnvError for a space that has no flat vector."""
     try:
-        return int(utils.flatdim(space))
+        size = int(utils.flatdim(space))
     except (NotImplementedError, ValueError, TypeError, AttributeError) as error:
         raise EnvError(f"observation space {space} is not supported; allowed: one that flattens to a vector") from error
+    if not size:
+        raise EnvError(f"observation space {space} has no numbers in it; allowed: at least one")
+    return size
+
+
+def vector_of(space: Space[Any], obs: Any) -> np.ndarray:
+    """One observation as float32 [O]. Raises what :mod:`gymnasium` raises, and ValueError where that would take what is
+    no observation of ``space`` for another one."""
+    if isinstance(space, Box):
+        values = np.array(obs, dtype=np.float32)
+        if values.shape != space.shape:
+            # Axes of length 1 more or less leave the numbers in their places.
+            given, wanted = ([size for size in shape if size != 1] for shape in (values.shape, space.shape))
+            if given != wanted:
+                raise ValueError(f"it has shape {list(values.shape)}; allowed: {list(space.shape)}")
+        return values.reshape(-1)
+    if isinstance(space, Discrete):
+        if np.size(obs) != 1:
+            raise ValueError(f"{np.size(obs)} numbers for one")
+        if not space.start <= (value := np.asarray(obs).item()) < space.start + space.n:
+            raise ValueError(f"it is {value}; allowed: {space.start} to {space.start + space.n - 1}")
+    if isinstance(space, MultiDiscrete) and not space.contains(np.asarray(obs)):
+        raise ValueError(f"it is {obs!r}; allowed: {space}")
+    return np.asarray(utils.flatten(space, obs), dtype=np.float32)
 
 
 def flatten(space: Space[Any], obs: Any) -> tuple[np.ndarray, bool]:
@@ -27,10 +51,7 @@ def flatten(space: Space[Any], obs: Any) -> tuple[np.ndarray, bool]:
     if isinstance(space, Box) and np.ndim(obs) == len(space.shape) + 1:
         return np.asarray(obs, dtype=np.float32).reshape(len(obs), -1), False
     try:
-        # A Discrete space makes one vector of many numbers, with as many ones.
-        if isinstance(space, Discrete) and np.size(obs) != 1:
-            raise ValueError(f"{np.size(obs)} numbers for one")
-        flat = np.asarray(utils.flatten(space, obs), dtype=np.float32)
+        flat = vector_of(space, obs)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         raise EnvError(
             f"the observation {obs!r} does not fit {space} ({error}); allowed: one observation of it, or a batch of "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
 
 from cvpo.assembly import FAMILIES
 from cvpo.config import AgentConfig
+from cvpo.envs.adapter import check_cost_keys
 from cvpo.errors import ConfigError, suggest
 from cvpo.presets import preset
 from cvpo.train import Schedule
@@ -48,7 +49,13 @@ def _env(instance: Any, attribute: attrs.Attribute[Any], value: dict[str, Any]) 
 
 
 def _keys(value: Any) -> tuple[str, ...] | None:
-    return None if value is None else (value,) if isinstance(value, str) else tuple(value)
+    return None if value is None else check_cost_keys(value)
+
+
+def _keywords(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"env is {value!r}; allowed: a dict of keywords of the task's constructor")
+    return dict(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -78,7 +85,7 @@ class RunConfig:
     """
 
     task: str = attrs.field(default=DEFAULT_TASK, validator=attrs.validators.instance_of(str))
-    env: dict[str, Any] = attrs.field(factory=dict, converter=dict, validator=_env)
+    env: dict[str, Any] = attrs.field(factory=dict, converter=_keywords, validator=_env)
     num_envs: int = attrs.field(default=1, validator=number(ge=1, integer=True))
     workers: int = attrs.field(default=0, validator=number(ge=0, integer=True))
     horizon: int | None = attrs.field(default=None, validator=number(ge=1, integer=True, optional=True))
@@ -168,7 +175,22 @@ def to_json(options: Mapping[str, Any]) -> str:
             raise ConfigError(
                 f"option {name} cannot be written to config.json: {error}; allowed: numbers, strings, lists, dicts"
             ) from error
+        for key in _other_keys(value):
+            raise ConfigError(
+                f"option {name} cannot be written to config.json: it has a dict with the key {key!r}, which would come "
+                "back as a string; allowed: strings as keys"
+            )
     return json.dumps(options, indent=2) + "\n"
+
+
+def _other_keys(value: Any) -> Iterator[Any]:
+    """Keys of dicts in ``value`` that are no strings."""
+    if isinstance(value, dict):
+        yield from (key for key in value if not isinstance(key, str))
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _other_keys(item)
 
 
 def _tuples(value: Any) -> Any:

@@ -35,7 +35,11 @@ from cvpo.vector_agent import VectorAgent
 
 
 def train_together(
-    config: RunConfig, seeds: Sequence[int], paths: Sequence[Path], *, progress: Progress | None = None
+    config: RunConfig,
+    seeds: Sequence[int],
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    progress: Progress | None = None,
 ) -> tuple[Result, ...]:
     """Train ``config`` with each of ``seeds`` in one batched update, and leave in ``paths`` what
     :func:`cvpo.run.train` leaves: P ordinary run folders, which can be evaluated, plotted and resumed one by one.
@@ -47,12 +51,13 @@ def train_together(
     if not seeds or len(set(seeds)) != len(seeds):
         raise ConfigError(f"seeds are {list(seeds)}; allowed: one or more, all different")
     configs = [attrs.evolve(config, seed=seed) for seed in seeds]
-    for path in paths:
+    wanted = [Path(path) for path in paths]
+    for path in wanted:
         folders.check_new(path)
     with _population(configs) as (loop, eval_envs), contextlib.ExitStack() as held:
         made = [
             held.enter_context(folders.created(path, resolved(each, agent).plain()))
-            for each, agent, path in zip(configs, loop.agent.agents, paths, strict=True)
+            for each, agent, path in zip(configs, loop.agent.agents, wanted, strict=True)
         ]
         return _run(configs, made, loop, eval_envs, progress or Silent(), resume=False)
 

@@ -70,12 +70,21 @@ def run_checks(family: str, component: Any, **options: Any) -> Iterator[Check]:
     """
     if family not in CONTRACTS:
         raise ConfigError(f"there are no property tests for {family!r}; {suggest(family, CONTRACTS)}")
-    for name, check in CONTRACTS[family](component, **options):
-        try:
-            check()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a component may raise anything
-            kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-            notes = getattr(error, "__notes__", ())
-            yield Check(name, "\n".join([f"{kind}{error}", *notes]))
-        else:
-            yield Check(name, None)
+    try:
+        for name, check in CONTRACTS[family](component, **options):
+            try:
+                check()
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a component may raise anything
+                yield Check(name, _words(error))
+            else:
+                yield Check(name, None)
+    except AssertionError as error:
+        yield Check("it has what its contract is about", str(error))
+
+
+def _words(error: BaseException) -> str:
+    """What broke, with the falsifying examples: each of several things that hypothesis found."""
+    if isinstance(error, BaseExceptionGroup):
+        return "\n\n".join(map(_words, error.exceptions))
+    kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+    return "\n".join([f"{kind}{error}", *getattr(error, "__notes__", ())])

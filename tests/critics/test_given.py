@@ -92,7 +92,7 @@ def test_a_cost_function_of_another_shape_is_named_and_a_path_is_one_function() 
 
     agent, _ = line_agent(1, critic={"name": "given", "costs": flat})
     agent.learn(30, warmup_steps=30, updates_per_step=0.0)
-    with pytest.raises(ConfigError, match="cost function 'flat' gives shape .* allowed"):
+    with pytest.raises(ConfigError, match="cost function 'flat' gives .* has shape .* allowed"):
         agent.update()
     with pytest.raises(ConfigError, match="cost function 'nowhere:effort' cannot be imported"):
         line_agent(1, critic={"name": "given", "costs": "nowhere:effort"})

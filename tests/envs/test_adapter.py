@@ -93,7 +93,7 @@ def test_observation_outside_its_space_is_an_error():
         def observation(self):
             return np.zeros(2)
 
-    with pytest.raises(EnvError, match="2 numbers; allowed: 3"):
+    with pytest.raises(EnvError, match=r"shape \[2\]; allowed: \[3\]"):
         make(Short, horizon=10).reset()
 
 
@@ -196,3 +196,60 @@ def test_drawing():
     plain.reset()
     with pytest.raises(EnvError, match="render_mode='rgb_array'"):
         plain.render_frame()
+
+
+class Odd(Toy):
+    """Answers of ``reset`` and ``step`` as they were given: a function of the right one each."""
+
+    def __init__(self, reset=lambda answer: answer, step=lambda answer: answer, **options) -> None:
+        super().__init__(**options)
+        self._reset, self._step = reset, step
+
+    def reset(self, **options):
+        return self._reset(super().reset(**options))
+
+    def step(self, action):
+        return self._step(super().step(action))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"reset": lambda answer: answer[0]}, "reset returned a ndarray"),
+        ({"reset": lambda answer: None}, "reset returned a NoneType"),
+        ({"step": lambda answer: (*answer[:4], None)}, "info of type NoneType"),
+        ({"step": lambda answer: (*answer[:2], 0.5, *answer[2:4], None)}, "info of type NoneType"),
+        ({"step": lambda answer: (*answer[:3], np.zeros(2, bool), answer[4])}, "truncated is array"),
+        ({"info": {"cost": 1e200}}, "cost is 1e.200; allowed: a finite number, also in float32"),
+    ],
+)
+def test_answers_of_another_form_are_an_error_that_says_where(options, words):
+    with pytest.raises(EnvError, match=f"task .*environment 0, episode 0, step .*{words}"):
+        stepped(make(Odd(**options), horizon=10))
+
+
+@pytest.mark.parametrize(
+    ("space", "obs"),
+    [
+        (gymnasium.spaces.Discrete(3), -1),
+        (gymnasium.spaces.Discrete(3), 3),
+        (gymnasium.spaces.Discrete(3), np.array([0, 2])),
+        (gymnasium.spaces.MultiDiscrete([2, 3]), np.array([3, 1])),
+        (gymnasium.spaces.Box(-1, 1, (2, 3)), np.zeros((3, 2))),
+    ],
+)
+def test_an_observation_that_would_be_taken_for_another_is_an_error(space, obs):
+    class Other(Toy):
+        def observation(self):
+            return obs
+
+    with pytest.raises(EnvError, match="not of the observation space"):
+        make(Other(observation_space=space), horizon=10).reset()
+
+
+def test_axes_of_length_one_more_or_less_are_none_the_worse():
+    class Wide(Toy):
+        def observation(self):
+            return np.arange(3.0)[None]
+
+    assert make(Wide, horizon=10).reset().tolist() == [[0.0, 1.0, 2.0]]

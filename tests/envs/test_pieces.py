@@ -100,7 +100,7 @@ def test_a_population_sees_what_its_members_see(normalise: bool) -> None:
     together = cvpo.make_vector_agent(SPACE, Box(-1.0, 1.0, (1,)), seeds=[0, 1], num_envs=2, **options)
     for agent in (*single, *together.agents):
         for step in range(20):
-            agent.observe(transition(step))
+            agent.take(transition(step))
     for agent in single:
         agent.update()
     together.update()

@@ -66,7 +66,7 @@ def test_plain_options_make_an_equal_configuration() -> None:
         ({"updates_per_step": -1}, "Schedule.updates_per_step is -1"),
         ({"device": "gpu"}, "device is 'gpu'"),
         ({"env": {"seed": 1}}, "an option of the run itself"),
-        ({"env": 3}, "cannot be used"),
+        ({"env": 3}, "env is 3; allowed"),
         ({"critic": {"name": "mlp", "hidden": [0]}}, "MLPCritic.hidden"),
     ],
 )

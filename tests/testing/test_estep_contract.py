@@ -7,6 +7,7 @@ import os
 import pytest
 from hypothesis import settings
 
+import cvpo.testing
 from cvpo.cli import main
 from cvpo.errors import ConfigError
 from cvpo.estep import DualProblem, DualSolution, registry
@@ -81,3 +82,19 @@ def test_residuals_that_a_solver_does_not_answer_for_are_left_out() -> None:
 
     with pytest.raises(AssertionError, match="exceed the limits"):
         check_estep_solver(ShyAndWrong(), examples=10)
+
+
+def test_each_of_several_things_that_hypothesis_found_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        first, second = AssertionError("one thing"), ValueError("another")
+        second.add_note("Falsifying example: b")
+        raise ExceptionGroup("Hypothesis found 2 distinct failures.", [first, second])
+
+    monkeypatch.setitem(cvpo.testing.CONTRACTS, "estep", lambda component: [("all of it", fails)])
+    (check,) = run_checks("estep", None)
+    assert check.error == "one thing\n\nValueError: another\nFalsifying example: b"
+
+
+def test_a_solver_that_declares_no_accuracy_fails_in_words() -> None:
+    (check,) = run_checks("estep", object())
+    assert not check.passed and "declares no accuracy" in str(check.error)
