@@ -33,12 +33,14 @@ def solve(
     examine: bool = True,
     resume: tuple[Status, ...] = (Status.OK,),
     known: tuple[Units, Minimum] | None = None,
+    last_resort: int = 0,
 ) -> DualSolution:
     """Solve a stack through its dual. OK is what ends within ``accuracy``; the rest is examined for infeasibility.
 
     With ``sync`` the host reads which problems need what, and works on those; without, every problem takes every
     step, masked, and the host waits for nothing. ``resume``: the statuses of ``warm`` that give a starting point;
     ``known``: of one problem, its units and where its main minimisation ended in them, if that is known already.
+    ``last_resort``: iterations of SLSQP to a third start for what two starts of ``minimise`` leave open; 0 for none.
     Differentiable where an input requires it: see :mod:`cvpo.estep.implicit`.
     """
     if not problem.kl_epsilon.numel():
@@ -68,6 +70,6 @@ def solve(
             if not (sync and not bool(rest.any())):
                 answer = prove_infeasible(scaled, rest, answer, end, warm, minimise, accuracy, sync)
         if examine and sync:
-            answer = begin_again(scaled, task, answer, minimise, accuracy)
+            answer = begin_again(scaled, task, answer, minimise, accuracy, last_resort)
         solution = assemble(problem, scaled, answer, end, sync)
     return attach(problem, solution)

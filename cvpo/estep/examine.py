@@ -16,8 +16,6 @@ from cvpo.estep.warm import from_warm
 Minimise = Callable[[Task, Tensor, Callable[[], Tensor]], Minimum]
 """``minimise(task, start, cold)``: from ``start`` [P,S]; ``cold()`` is a start that owes nothing to a warm one."""
 
-LAST_RESORT = (1e-14, 300)
-"""``ftol`` and iterations of SLSQP."""
 FINER = 1e-3
 """Of the least η, where a violation is to be proved that is smaller than η·ε."""
 
@@ -67,19 +65,22 @@ def prove_infeasible(
     return answer._replace(iterations=total)
 
 
-def begin_again(scaled: Scaled, task: Task, answer: Answer, minimise: Minimise, accuracy: float) -> Answer:
+def begin_again(
+    scaled: Scaled, task: Task, answer: Answer, minimise: Minimise, accuracy: float, last_resort: int
+) -> Answer:
     """``answer`` with those put in that another start leads to, where there is neither an optimum nor a proof yet.
 
     From a model's start, or a warm one, η can end among kinks that λ does not see past. At λ = 0 and the η that belongs
     to it the dual is smooth; it is further off, and so not the first choice. Under priors that all but exclude most
-    actions there are kinks across η as well, and no Hessian sees along them: the last start is found without one.
+    actions there are kinks across η as well, and no Hessian sees along them: the last start is found without one, in at
+    most ``last_resort`` iterations of SLSQP.
     """
-    for start_at in (_smooth, _along_kinks):
+    for steps in (0, last_resort) if last_resort else (0,):
         rest = task.active & (answer.status == Status.MAX_ITER)
         if not bool(rest.any()):
             break
         some = task._replace(active=rest)
-        start, counts = start_at(some)
+        start, counts = _smooth_start(some, steps)
         end = _minimise_some(some, start, start, minimise, True)
         again = answer_at(scaled, end, torch.full_like(answer.status, int(Status.OK)))
         total = answer.iterations + torch.where(rest, end.iterations + counts, 0)
@@ -87,15 +88,15 @@ def begin_again(scaled: Scaled, task: Task, answer: Answer, minimise: Minimise, 
     return answer
 
 
-def _smooth(task: Task) -> tuple[Tensor, Tensor]:
-    return cold_start(task, torch.zeros_like(task.limit)), torch.zeros_like(task.epsilon, dtype=torch.int64)
-
-
-def _along_kinks(task: Task) -> tuple[Tensor, Tensor]:
+def _smooth_start(task: Task, steps: int) -> tuple[Tensor, Tensor]:
+    """λ = 0 and its η, and where at most ``steps`` of SLSQP lead from there; how many they were [P]."""
+    start = cold_start(task, torch.zeros_like(task.limit))
+    if not steps:
+        return start, torch.zeros_like(task.epsilon, dtype=torch.int64)
     # SciPy takes a while to be imported, and hardly a problem comes here.
     from cvpo.estep.quasi_newton import slsqp_each
 
-    return slsqp_each(task, _smooth(task)[0], *LAST_RESORT)
+    return slsqp_each(task, start, 1e-14, steps)
 
 
 def _minimise_some(task: Task, start: Tensor, cold: Tensor, minimise: Minimise, sync: bool) -> Minimum:

@@ -32,7 +32,8 @@ class Newton:
     float64, the step is accepted on the gradient.
 
     ``tolerance`` is the residual at which a problem is done, ``max_iter`` the most steps (each one pass over the data;
-    as many again may go to the least violation, and from another start to what has neither optimum nor proof by then).
+    as many again may go to the least violation, and from two other starts to what has neither optimum nor proof by
+    then, the second of which as many iterations of SLSQP may find).
     ``check_every=n`` looks every n steps whether all are done. With None the host never waits: every problem takes
     ``budget`` masked steps, and as many again for the least violation. Never raises for values; see
     :class:`cvpo.estep.Status`. Source: CVPO (arXiv 2201.11927), section 4.1; D. Bertsekas, Projected Newton methods
@@ -58,7 +59,9 @@ class Newton:
             if solution is not None:
                 return attach(problem, solution)
         sync = self.check_every is not None
-        return driver.solve(problem, warm, self.minimise, self.accuracy, sync=sync, known=known)
+        return driver.solve(
+            problem, warm, self.minimise, self.accuracy, sync=sync, known=known, last_resort=self.max_iter
+        )
 
     def minimise(self, task: Task, start: Tensor, cold: Callable[[], Tensor]) -> Minimum:
         """See :func:`minimise` and, for ``check_every=None``, :func:`minimise_masked`."""

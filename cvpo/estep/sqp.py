@@ -31,7 +31,8 @@ class Osqp:
     subproblem: it projects, OSQP solves it whole.
     Problems of a stack are solved in turn, on the CPU. Where OSQP fails with an error the status is BACKEND_ERROR.
     ``tolerance`` is the residual at which a problem is done, ``max_iter`` the most subproblems. What they leave above
-    ``accuracy``, where λ lies within η of a bound, is finished by at most ``polish`` steps of Newton. Raises
+    ``accuracy``, where λ lies within η of a bound, is finished by at most ``polish`` steps of Newton; from two other
+    starts as well where there is neither optimum nor proof by then, the second of which SLSQP finds. Raises
     DependencyError where osqp is not installed. Source: Stellato et al., OSQP (2020).
     """
 
@@ -49,7 +50,7 @@ class Osqp:
 
     def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
         """Solve every problem of the stack; ``warm`` gives starting points."""
-        return driver.solve(problem, warm, self.minimise, self.accuracy)
+        return driver.solve(problem, warm, self.minimise, self.accuracy, last_resort=self.max_iter)
 
     def minimise(self, task: Task, start: Tensor, cold: Callable[[], Tensor]) -> Minimum:
         """One problem after the other."""
