@@ -62,6 +62,8 @@ def options_of(component: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if attrs.has(type(value)):
         return {INSIDE: findable("option", value), "options": options_of(value)}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(map(_plain, value))
     return value
@@ -72,6 +74,8 @@ def made(family: str, value: Any) -> Any:
     if isinstance(value, dict) and value.keys() == {INSIDE, "options"}:
         cls = attrs_class(family, imported(family, value[INSIDE]), value[INSIDE])
         return cls(**{name: made(family, option) for name, option in value["options"].items()})
+    if isinstance(value, dict):
+        return {key: made(family, item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(made(family, item) for item in value)
     return value

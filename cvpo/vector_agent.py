@@ -41,8 +41,8 @@ class VectorAgent:
     """
 
     def __init__(self, agents: Sequence[CVPO]) -> None:
+        _check_alike(agents)
         self.agents = tuple(agents)
-        _check_alike(self.agents)
         first = self.agents[0]
         self.config, self.spec, self.door, self.device = first.config, first.spec, first.door, first.device
         self.num_envs = first.num_envs
@@ -193,6 +193,8 @@ class VectorAgent:
 
 
 def _check_alike(agents: Sequence[CVPO]) -> None:
+    if not isinstance(agents, Sequence):
+        raise ConfigError(f"agents is a {type(agents).__name__}; allowed: a sequence of CVPO agents")
     if not agents:
         raise ConfigError("a population has no agents; allowed: at least one")
     first = agents[0]

@@ -40,8 +40,9 @@ class Plain:
         raise NotImplementedError
 
 
-def test_a_component_inside_a_component_is_saved_with_its_options(tmp_path: Path) -> None:
-    own = Margin(0.2, estep.registry.create("slsqp", max_iter=7))
+@pytest.mark.parametrize("inside", [lambda one: one, lambda one: {"by name": [one]}])
+def test_a_component_inside_a_component_is_saved_with_its_options(tmp_path: Path, inside: Any) -> None:
+    own = Margin(0.2, inside(estep.registry.create("slsqp", max_iter=7)))
     agent, _ = line_agent(1, estep=own)
     agent.save(tmp_path / "agent.safetensors")
     assert cvpo.load(tmp_path / "agent.safetensors").config.estep == own

@@ -224,6 +224,8 @@ def test_agents_that_have_learned_alone_go_on_together():
 
 
 def test_what_does_not_go_together_is_an_error():
+    with pytest.raises(ConfigError, match="agents is a int; allowed"):
+        cvpo.VectorAgent(3)
     env = line(1)
     spaces = env.observation_space, env.action_space
     given = dict(SMALL, horizon=20, num_envs=2)
