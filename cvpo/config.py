@@ -142,9 +142,7 @@ class AgentConfig:
         measure = self.limit.measure
         needs = {
             "an episode cost limit": self.limit_kind == "episode",
-            f"a limit per {'step' if self.limit_kind == 'step' else 'discounted sum'} with horizon_terminates": (
-                self.horizon_terminates
-            ),
+            f"limit_kind {self.limit_kind!r} with horizon_terminates": self.horizon_terminates,
             f"limit.measure {measure!r} without adaptive_horizon": (
                 measure not in ("discounted", "steps") and not self.adaptive_horizon
             ),

@@ -38,7 +38,7 @@ STEP = dict(
         (
             dict(cost_limits=1.0, limit_kind="step", horizon_terminates=True),
             ConfigError,
-            "horizon is None; a limit per step with horizon_terminates needs",
+            "horizon is None; limit_kind 'step' with horizon_terminates needs",
         ),
         (
             dict(states="replay", estep_batch=64, batch_size=32),
