@@ -17,10 +17,10 @@ from cvpo.estep.newton_point import Frame, Point, main_frame
 from cvpo.estep.newton_step import State
 from cvpo.estep.passes import Pass
 from cvpo.estep.problem import DualProblem
-from cvpo.estep.scaling import Units, units
 from cvpo.estep.solution import DualSolution, Status
 from cvpo.estep.start import model_start
 from cvpo.estep.task import Minimum
+from cvpo.estep.units import Units, units
 from cvpo.estep.workspace import passes_over, read
 
 

@@ -15,11 +15,12 @@ from cvpo.estep.implicit import attach
 from cvpo.estep.lanes import Lanes, One
 from cvpo.estep.passes import Stack
 from cvpo.estep.problem import DualProblem
-from cvpo.estep.scaling import Units, scale
+from cvpo.estep.scaling import scale
 from cvpo.estep.solution import DualSolution, Status
 from cvpo.estep.stacks import Many, lanes_for
 from cvpo.estep.start import model_start
 from cvpo.estep.task import Minimum, main_task
+from cvpo.estep.units import Units
 from cvpo.estep.warm import check_warm, from_warm, still_infeasible
 
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from cvpo.estep import dual
 from cvpo.estep.lanes import Lanes, Matrix, Number, Vector
 from cvpo.estep.passes import Pass
-from cvpo.estep.scaling import Units
 from cvpo.estep.task import INFEASIBLE_BELOW, Task, floors
+from cvpo.estep.units import Units
 
 
 class Frame(NamedTuple):

@@ -17,7 +17,8 @@ from torch import Tensor
 from cvpo.estep.lanes import Lanes, Number, One, Vector
 from cvpo.estep.passes import LN2, Pass, Stack
 from cvpo.estep.problem import DualProblem
-from cvpo.estep.scaling import in_units, shifted
+from cvpo.estep.scaling import shifted
+from cvpo.estep.units import in_units
 
 LARGEST = 2**17
 """Numbers of (Q_r, Q_c) up to which this was seen to be faster than two threads on tensors."""
