@@ -18,11 +18,10 @@ from cvpo.types import Spec, Transition
 
 def require_tensor(what: str, value: Any, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> None:
     """Raises ConfigError unless ``value`` is a tensor of ``shape``, and of ``dtype`` where one is given."""
-    found = getattr(value, "shape", None)
-    if found is None:
+    if not isinstance(value, torch.Tensor):
         raise ConfigError(f"{what} is a {type(value).__name__}; allowed: a tensor of shape {list(shape)}")
-    if found != shape:
-        raise ConfigError(f"{what} has shape {list(found)}; allowed: {list(shape)}")
+    if value.shape != shape:
+        raise ConfigError(f"{what} has shape {list(value.shape)}; allowed: {list(shape)}")
     if dtype is not None and value.dtype != dtype:
         raise ConfigError(f"{what} is {value.dtype}; allowed: {dtype}")
 

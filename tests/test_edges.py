@@ -130,7 +130,10 @@ def test_limits_without_costs_are_an_error_in_any_form() -> None:
     for limit in ([0.3], torch.tensor([0.3]), np.array([0.3])):
         with pytest.raises(ProblemError, match="cost_limit"):
             DualProblem(q, None, limit, 0.1)
-    for nothing in (None, 0.3, [], np.zeros(0)):
+    for wrong in ("x", object()):
+        with pytest.raises(ProblemError, match="cost_limit"):
+            DualProblem(q, None, wrong, 0.1)  # type: ignore[arg-type]
+    for nothing in (None, 0.3, np.float32(0.3), np.int64(1), [], np.zeros(0)):
         assert DualProblem(q, None, nothing, 0.1).costs == 0
 
 

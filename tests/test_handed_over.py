@@ -124,14 +124,21 @@ def test_states(change: Callable[..., Any]) -> None:
         updated(states=Chosen(change))
 
 
-@pytest.mark.parametrize("change", [lambda v: v, lambda v: v.amax(), lambda v: v.amax((0, 1)), lambda v: 0.0])
+@pytest.mark.parametrize(
+    "change", [lambda v: v, lambda v: v.amax(), lambda v: v.detach().amax(-3).numpy(), lambda v: 0.0]
+)
 def test_aggregations(change: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match="what aggregation"):
         updated(critic={"name": "mlp", "cost": change})
 
 
 def test_given_costs() -> None:
-    for function, words in ((lambda obs, actions: 3.0, "what cost function"), ("math:pi", "a float"), (3, "has 3")):
+    for function, words in (
+        (lambda obs, actions: 3.0, "what cost function .* is a float"),
+        (lambda obs, actions: actions[..., 0].numpy(), "what cost function .* is a ndarray"),
+        ("math:pi", "a float"),
+        (3, "has 3"),
+    ):
         with pytest.raises(ConfigError, match=words):
             updated(critic={"name": "given", "costs": (function, None)})
 

@@ -133,7 +133,7 @@ class Adapter:
         return vector
 
     def _flag(self, name: str, value: Any) -> bool:
-        if np.size(value) != 1:
+        if not isinstance(value, bool) and np.asarray(value).size != 1:
             raise EnvError(f"{self._where()}: {name} is {value!r}; allowed: one true or false")
         return bool(value)
 

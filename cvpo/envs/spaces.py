@@ -28,16 +28,17 @@ def vector_of(space: Space[Any], obs: Any) -> np.ndarray:
     if isinstance(space, Box):
         values = np.array(obs, dtype=np.float32)
         if values.shape != space.shape:
-            # Axes of length 1 more or less leave the numbers in their places.
-            given, wanted = ([size for size in shape if size != 1] for shape in (values.shape, space.shape))
-            if given != wanted:
+            # A flat vector, and axes of length 1 more or less, leave the numbers in their places.
+            found, wanted = ([size for size in shape if size != 1] for shape in (values.shape, space.shape))
+            if found not in (wanted, [np.prod(space.shape)]):
                 raise ValueError(f"it has shape {list(values.shape)}; allowed: {list(space.shape)}")
         return values.reshape(-1)
     if isinstance(space, Discrete):
-        if np.size(obs) != 1:
-            raise ValueError(f"{np.size(obs)} numbers for one")
-        if not space.start <= (value := np.asarray(obs).item()) < space.start + space.n:
-            raise ValueError(f"it is {value}; allowed: {space.start} to {space.start + space.n - 1}")
+        given = np.asarray(obs)
+        if given.size != 1:
+            raise ValueError(f"{given.size} numbers for one")
+        if not space.start <= given.item() < space.start + space.n:
+            raise ValueError(f"it is {given.item()}; allowed: {space.start} to {space.start + space.n - 1}")
     if isinstance(space, MultiDiscrete) and not space.contains(np.asarray(obs)):
         raise ValueError(f"it is {obs!r}; allowed: {space}")
     return np.asarray(utils.flatten(space, obs), dtype=np.float32)

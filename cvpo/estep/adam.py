@@ -46,10 +46,11 @@ class Adam:
 
     def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
         """``steps`` Adam steps on every problem of the stack."""
-        # From a checkpoint the moments come back as a plain list.
+        # From a checkpoint the moments come back as a plain list, from an early one with one number of steps for all.
         state = None if warm is None else warm.state
-        parts = [part for part in state if isinstance(part, Tensor)] if isinstance(state, (list, tuple)) else []
-        kept = Moments(*parts) if len(parts) == len(Moments._fields) else None
+        kept = Moments(*state) if isinstance(state, (list, tuple)) and len(state) == len(Moments._fields) else None
+        if kept is not None and not isinstance(kept.seen, Tensor):
+            kept = kept._replace(seen=torch.full_like(kept.first[:, 0], kept.seen))
         resume = (Status.OK, Status.MAX_ITER)
         if warm is not None and kept is not None:
             # What failed starts anew, and what it had seen was not this problem.

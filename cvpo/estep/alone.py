@@ -17,11 +17,12 @@ from cvpo.estep.newton_point import Frame, Point, main_frame
 from cvpo.estep.newton_step import State
 from cvpo.estep.passes import Pass
 from cvpo.estep.problem import DualProblem
+from cvpo.estep.scaling import shifted
 from cvpo.estep.solution import DualSolution, Status
 from cvpo.estep.start import model_start
 from cvpo.estep.task import Minimum
 from cvpo.estep.units import Units, units
-from cvpo.estep.workspace import passes_over, read
+from cvpo.estep.workspace import passes_over
 
 
 def fits(problem: DualProblem, warm: DualSolution | None) -> bool:
@@ -32,9 +33,8 @@ def fits(problem: DualProblem, warm: DualSolution | None) -> bool:
 @torch.no_grad()
 def solve(
     problem: DualProblem, warm: DualSolution | None, pace: Pace, accuracy: float
-) -> tuple[DualSolution | None, tuple[Units, Minimum] | None]:
-    """The solution if the problem is finite and solved within ``accuracy``; else where the minimisation ended, and in
-    which units, if it is finite."""
+) -> tuple[DualSolution | None, Minimum | None]:
+    """The solution if the problem is finite and solved within ``accuracy``; and the end of the minimisation, if any."""
     # What autograd keeps of every tensor, its version and its views, is a good part of what so small operations cost.
     # Subclasses of Tensor are not made for that mode.
     inference = torch.inference_mode() if type(problem.q_reward) is torch.Tensor else torch.no_grad()
@@ -46,16 +46,15 @@ def solve(
     if not state.point.error <= accuracy:
         # A copy, like that in the solution, is an ordinary tensor again.
         end = minimum(One, data, state)
-        return None, (found, end._replace(weights=state.point.weights.clone()))
+        return None, end._replace(weights=state.point.weights.clone())
     return _solution(problem, found, state.point, round(state.iterations)), None
 
 
 def _descend(problem: DualProblem, warm: DualSolution | None, pace: Pace) -> tuple[Pass, Units, State | None]:
     """The problem as it is worked on, its units, and where the steps ended, None if it is not finite."""
-    q, numbers = read(problem)
-    found = units(One, problem.costs, numbers)
-    log_prior = None if problem.log_prior is None else problem.log_prior.reshape(1, *q.shape[2:])
-    data = passes_over(q, log_prior, found.unit)
+    raw = shifted(problem)
+    found = units(One, problem.costs, One.split(raw.numbers))
+    data = passes_over(raw.q, raw.log_prior, found.unit)
     if not found.finite:
         return data, found, None
     frame = main_frame(found)

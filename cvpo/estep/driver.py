@@ -12,7 +12,6 @@ from torch import Tensor
 from cvpo.estep.answer import answer_at, assemble, nothing
 from cvpo.estep.examine import Minimise, begin_again, prove_infeasible
 from cvpo.estep.implicit import attach
-from cvpo.estep.lanes import Lanes, One
 from cvpo.estep.passes import Stack
 from cvpo.estep.problem import DualProblem
 from cvpo.estep.scaling import scale
@@ -20,7 +19,6 @@ from cvpo.estep.solution import DualSolution, Status
 from cvpo.estep.stacks import Many, lanes_for
 from cvpo.estep.start import model_start
 from cvpo.estep.task import Minimum, main_task
-from cvpo.estep.units import Units
 from cvpo.estep.warm import check_warm, from_warm, still_infeasible
 
 
@@ -33,14 +31,14 @@ def solve(
     sync: bool = True,
     examine: bool = True,
     resume: tuple[Status, ...] = (Status.OK,),
-    known: tuple[Units, Minimum] | None = None,
+    end: Minimum | None = None,
     last_resort: int = 0,
 ) -> DualSolution:
     """Solve a stack through its dual. OK is what ends within ``accuracy``; the rest is examined for infeasibility.
 
     With ``sync`` the host reads which problems need what, and works on those; without, every problem takes every
     step, masked, and the host waits for nothing. ``resume``: the statuses of ``warm`` that give a starting point;
-    ``known``: of one problem, its units and where its main minimisation ended in them, if that is known already.
+    ``end``: where the main minimisation ended, if that is known already.
     ``last_resort``: iterations of SLSQP to a third start for what two starts of ``minimise`` leave open; 0 for none.
     Differentiable where an input requires it: see :mod:`cvpo.estep.implicit`.
     """
@@ -48,9 +46,8 @@ def solve(
         return attach(problem, nothing(problem))
     # NumPy would warn of infinities and NaN that are looked at afterwards.
     with torch.no_grad(), np.errstate(all="ignore"):
-        lanes: Lanes = One if known else lanes_for(problem.q_reward) if sync else Many
-        found, end = known or (None, None)
-        scaled = scale(problem, lanes, found)
+        lanes = lanes_for(problem.q_reward) if sync else Many
+        scaled = scale(problem, lanes)
         task = main_task(scaled)
 
         def cold() -> Tensor:

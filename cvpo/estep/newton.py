@@ -22,6 +22,9 @@ from cvpo.estep.warm import check_warm
 from cvpo.estep.workspace import passes_over
 from cvpo.validators import number
 
+LEAST_RESORT = 50
+"""Iterations below which no last start is looked for."""
+
 
 @attrs.frozen
 class Newton:
@@ -33,7 +36,7 @@ class Newton:
 
     ``tolerance`` is the residual at which a problem is done, ``max_iter`` the most steps (each one pass over the data;
     as many again may go to the least violation, and from two other starts to what has neither optimum nor proof by
-    then, the second of which as many iterations of SLSQP may find).
+    then, the second of which as many iterations of SLSQP may find, if they are 50 or more).
     ``check_every=n`` looks every n steps whether all are done. With None the host never waits: every problem takes
     ``budget`` masked steps, and as many again for the least violation. Never raises for values; see
     :class:`cvpo.estep.Status`. Source: CVPO (arXiv 2201.11927), section 4.1; D. Bertsekas, Projected Newton methods
@@ -52,16 +55,16 @@ class Newton:
     def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
         """Solve every problem of the stack; ``warm`` gives starting points."""
         check_warm(problem, warm)
-        known = None
+        end = None
         if self.check_every is not None and alone.fits(problem, warm):
             pace = Pace(self.tolerance, self.max_iter, self.check_every)
-            solution, known = alone.solve(problem, warm, pace, self.accuracy)
+            solution, end = alone.solve(problem, warm, pace, self.accuracy)
             if solution is not None:
                 return attach(problem, solution)
         sync = self.check_every is not None
-        return driver.solve(
-            problem, warm, self.minimise, self.accuracy, sync=sync, known=known, last_resort=self.max_iter
-        )
+        # Few steps are a wish to be quick, and few of SLSQP's lead nowhere.
+        last_resort = self.max_iter if self.max_iter >= LEAST_RESORT else 0
+        return driver.solve(problem, warm, self.minimise, self.accuracy, sync=sync, end=end, last_resort=last_resort)
 
     def minimise(self, task: Task, start: Tensor, cold: Callable[[], Tensor]) -> Minimum:
         """See :func:`minimise` and, for ``check_every=None``, :func:`minimise_masked`."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,7 +59,7 @@ class DualProblem:
             if costs:
                 raise ProblemError(f"cost_limit is None; allowed with {costs} costs: a float or [..., {costs}]")
             cost_limit = 0.0
-        elif not costs and not isinstance(cost_limit, (int, float)) and torch.as_tensor(cost_limit).numel():
+        elif not costs and _several(cost_limit):
             raise ProblemError("cost_limit is given, and q_cost is not; allowed without costs: None")
         if log_prior is not None:
             if tuple(log_prior.shape) != shape:
@@ -97,6 +99,12 @@ class DualProblem:
         if bool((self.kl_epsilon <= 0).any()):
             raise ProblemError(f"kl_epsilon is {self.kl_epsilon.min().item()}; allowed: > 0")
         return self
+
+
+def _several(limits: Any) -> bool:
+    """Whether ``limits`` are given one by one: what has no numbers in it is none."""
+    listed = isinstance(limits, Tensor | Sequence | np.ndarray) and not isinstance(limits, str)
+    return listed and torch.as_tensor(limits).numel() > 0
 
 
 def _check_float(name: str, value: Tensor) -> None:

@@ -41,10 +41,12 @@ def slsqp_each(task: Task, start: Tensor, ftol: float, max_iter: int) -> tuple[T
 
     Where a problem is not active, or nothing finite came out, the start.
     """
-    host = Task._make(None if part is None else part.cpu() for part in task)
-    x, counts = start.cpu().clone(), torch.zeros(len(start), dtype=torch.int64)
-    for index in host.active.nonzero().squeeze(1).tolist():
-        found, counts[index] = slsqp(host.take(slice(index, index + 1)), x[index], ftol, max_iter)
+    index = task.active.nonzero().squeeze(1)
+    host = Task._make(None if part is None else part.cpu() for part in task.take(index))
+    x, counts = start[index].cpu(), torch.zeros(len(index), dtype=torch.int64)
+    for i in range(len(index)):
+        found, counts[i] = slsqp(host.take(slice(i, i + 1)), x[i], ftol, max_iter)
         if bool(torch.isfinite(found).all()):
-            x[index] = found
-    return x.to(start), counts.to(start.device)
+            x[i] = found
+    steps = torch.zeros_like(task.epsilon, dtype=torch.int64)
+    return start.index_copy(0, index, x.to(start)), steps.index_copy(0, index, counts.to(steps.device))

@@ -17,7 +17,7 @@ from torch import Tensor
 from cvpo.estep.lanes import Lanes
 from cvpo.estep.problem import DualProblem
 from cvpo.estep.stacks import Many
-from cvpo.estep.units import Units, in_units, units
+from cvpo.estep.units import in_units, units
 
 ETA_FLOOR = 1e-8
 """Least η of any solver, in units of R: below it the softmax cannot be resolved in float64."""
@@ -76,15 +76,14 @@ class Scaled(NamedTuple):
         return x[:, 0] * self.unit_reward, x[:, 1:] * (self.unit_reward.unsqueeze(1) / self.unit_cost)
 
 
-def scale(problem: DualProblem, lanes: Lanes = Many, found: Units | None = None) -> Scaled:
-    """The normalised stack, leading dimensions flattened to P, in the units ``found`` if they are known already.
+def scale(problem: DualProblem, lanes: Lanes = Many) -> Scaled:
+    """The normalised stack, leading dimensions flattened to P.
 
     Differentiates through values, not through units; with the ``lanes`` of :class:`~cvpo.estep.stacks.Host`, not.
     """
     raw, signals = shifted(problem), 1 + problem.costs
-    if found is None:
-        width, rest = raw.numbers[:, :signals].detach(), raw.numbers[:, signals:]
-        found = units(lanes, problem.costs, (*lanes.split(width), *lanes.split(rest)))
+    width, rest = raw.numbers[:, :signals].detach(), raw.numbers[:, signals:]
+    found = units(lanes, problem.costs, (*lanes.split(width), *lanes.split(rest)))
     numbers = lanes.join((*found.unit, *found.graded, *found.size, found.epsilon, *found.limit), raw.q)
     unit, graded, size, epsilon, limit = numbers.split_with_sizes((*3 * (signals,), 1, problem.costs), 1)
     return Scaled(
@@ -97,7 +96,7 @@ def scale(problem: DualProblem, lanes: Lanes = Many, found: Units | None = None)
         range_reward=graded[:, 0],
         range_cost=graded[:, 1:],
         size=size,
-        finite=lanes.join((found.finite,), raw.q)[:, 0].to(torch.bool),
+        finite=lanes.join((found.finite,), raw.q)[:, 0],
     )
 
 

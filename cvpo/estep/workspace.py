@@ -1,4 +1,4 @@
-"""One small problem on a host: read once, and passed over, in memory that NumPy's arrays and torch's tensors share.
+"""One small problem on a host, passed over in memory that NumPy's arrays and torch's tensors share.
 
 At the size of a training batch, a pass in fresh tensors spends more on calls and on memory that is not in the cache
 than on the arithmetic; and NumPy has the faster products, torch the faster rows.
@@ -16,8 +16,6 @@ from torch import Tensor
 
 from cvpo.estep.lanes import Lanes, Number, One, Vector
 from cvpo.estep.passes import LN2, Pass, Stack
-from cvpo.estep.problem import DualProblem
-from cvpo.estep.scaling import shifted
 from cvpo.estep.units import in_units
 
 LARGEST = 2**17
@@ -84,27 +82,6 @@ class Workspace:
         np.dot(self._weighted.reshape(-1, len(self._by_particle)), self._by_particle, out=first.reshape(-1))
         covariance = (self._weighted @ f.T - first @ first.T) / len(self._by_state)
         return [*(rows @ self._by_state).tolist(), *covariance.reshape(-1).tolist()], weights
-
-
-def read(problem: DualProblem) -> tuple[Tensor, Vector]:
-    """Of one problem, q and numbers of :class:`~cvpo.estep.scaling.Shifted`, the numbers in Python's and up to
-    rounding."""
-    costs, states, particles = problem.q_cost.shape[-3:]
-    signals = (problem.q_reward.reshape(states, particles), *problem.q_cost.reshape(-1, states, particles))
-    if problem.log_prior is not None or type(problem.q_reward) is not Tensor or signals[0].device.type != "cpu":
-        raw = shifted(problem)
-        return raw.q, One.split(raw.numbers)
-    q = torch.empty((1, 1 + costs, states, particles), dtype=torch.float64)
-    low, width = np.empty((1 + costs, states)), np.empty((1 + costs, states))
-    # One signal at a time: small enough that no second thread is called for it.
-    for i, (signal, into) in enumerate(zip(signals, q[0], strict=True)):
-        values = signal.detach() if signal.dtype == torch.float64 else into.copy_(signal.detach())
-        least = values.amin(-1, keepdim=True)
-        torch.sub(values, least, out=into)
-        low[i], width[i] = least.view(-1).numpy(), into.amax(-1).numpy()
-    limit = np.array(problem.cost_limit.reshape(-1, 1).tolist()).reshape(costs, 1)
-    means = np.concatenate([width, limit - low[1:], np.abs(low[1:])]).mean(-1).tolist()
-    return q, (*means, problem.kl_epsilon.item(), math.log(particles) + 1)
 
 
 def passes_over(q: Tensor, log_prior: Tensor | None, unit: Vector | None = None) -> Pass:

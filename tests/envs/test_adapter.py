@@ -7,6 +7,7 @@ import re
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from cvpo.envs import make
@@ -253,3 +254,21 @@ def test_axes_of_length_one_more_or_less_are_none_the_worse():
             return np.arange(3.0)[None]
 
     assert make(Wide, horizon=10).reset().tolist() == [[0.0, 1.0, 2.0]]
+
+
+def test_answers_may_be_tensors():
+    def step(answer):
+        return torch.as_tensor(answer[0]), torch.tensor(1.0), torch.tensor(False), torch.tensor(True), answer[4]
+
+    found = stepped(make(Odd(step=step), horizon=10))
+    assert found.truncated[0] and not found.terminated[0]
+    space = gymnasium.spaces.Discrete(3)
+    assert make(Odd(reset=lambda _: (torch.tensor(2), {}), observation_space=space), horizon=10).reset()[0, 2] == 1.0
+
+
+def test_a_flat_vector_of_a_matrix_is_taken_as_it_lies():
+    space = gymnasium.spaces.Box(-1, 1, (2, 3))
+    assert make(Odd(reset=lambda _: (np.arange(6.0) / 6, {}), observation_space=space), horizon=10).reset().shape == (
+        1,
+        6,
+    )

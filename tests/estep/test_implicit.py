@@ -104,7 +104,7 @@ def test_what_autograd_keeps_may_be_an_answer(dtype: torch.dtype) -> None:
 
 
 def test_where_an_unsolved_problem_ended_is_an_ordinary_tensor_too() -> None:
-    solution, (_, end) = alone.solve(draw_problem(43), None, Pace(tolerance=1e-12, max_iter=1), 1e-6)
+    solution, end = alone.solve(draw_problem(43), None, Pace(tolerance=1e-12, max_iter=1), 1e-6)
     assert solution is None and not end.weights.is_inference()
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
 from cvpo.estep import DualProblem, Status, dual, registry
 from cvpo.estep.lanes import One
 from cvpo.estep.passes import Stack
-from cvpo.estep.scaling import shifted
-from cvpo.estep.workspace import Workspace, passes_over, read
+from cvpo.estep.workspace import Workspace, passes_over
 from tests.estep.problems import draw_problem
 
 CASES = [(costs, prior) for costs in (0, 1, 3) for prior in ("uniform", "given", "holes")]
@@ -54,28 +52,6 @@ def test_units_are_those_of_a_problem_that_was_divided_by_them(costs: int, prior
 def test_prior_moments_are_those_of_a_stack(costs: int, prior: str) -> None:
     data = _data(costs, prior)
     assert Workspace(*data).prior(One) == pytest.approx(list(data.prior(One)), rel=1e-12, abs=1e-12)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("prior", [False, True])
-@pytest.mark.parametrize("costs", [0, 1, 3])
-def test_a_problem_is_read_as_any_stack_is(costs: int, prior: bool, dtype: torch.dtype) -> None:
-    for lead in ((), (1,)):
-        problem = draw_problem(costs, lead=lead, costs=costs, prior=prior, dtype=dtype)
-        q, numbers = read(problem)
-        right = shifted(problem)
-        torch.testing.assert_close(q, right.q, rtol=0, atol=0)
-        assert numbers == pytest.approx(One.split(right.numbers), rel=1e-14)
-
-
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("name", ["q_reward", "q_cost", "cost_limit", "kl_epsilon"])
-def test_what_is_not_finite_shows_in_what_is_read(name: str, value: float) -> None:
-    problem = draw_problem(2, costs=2)
-    parts = {field: getattr(problem, field).clone() for field in ("q_reward", "q_cost", "cost_limit", "kl_epsilon")}
-    parts[name].view(-1)[-1] = value
-    _, numbers = read(DualProblem(**parts))
-    assert not np.isfinite(numbers).all()
 
 
 def test_infinities_of_both_signs_are_no_warning() -> None:
