@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import Space
-from gymnasium.spaces import Box, Discrete, MultiDiscrete, utils
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple, utils
 
 from cvpo.errors import EnvError
 
@@ -39,6 +39,10 @@ def vector_of(space: Space[Any], obs: Any) -> np.ndarray:
             raise ValueError(f"{given.size} numbers for one")
         if not space.start <= given.item() < space.start + space.n:
             raise ValueError(f"it is {given.item()}; allowed: {space.start} to {space.start + space.n - 1}")
+    if isinstance(space, Dict):
+        return np.concatenate([vector_of(part, obs[name]) for name, part in space.spaces.items()])
+    if isinstance(space, Tuple):
+        return np.concatenate([vector_of(part, own) for part, own in zip(space.spaces, obs, strict=True)])
     if isinstance(space, MultiDiscrete) and not space.contains(np.asarray(obs)):
         raise ValueError(f"it is {obs!r}; allowed: {space}")
     return np.asarray(utils.flatten(space, obs), dtype=np.float32)

@@ -237,6 +237,9 @@ def test_answers_of_another_form_are_an_error_that_says_where(options, words):
         (gymnasium.spaces.Discrete(3), np.array([0, 2])),
         (gymnasium.spaces.MultiDiscrete([2, 3]), np.array([3, 1])),
         (gymnasium.spaces.Box(-1, 1, (2, 3)), np.zeros((3, 2))),
+        (gymnasium.spaces.Dict(a=gymnasium.spaces.Discrete(3)), {"a": -1}),
+        (gymnasium.spaces.Tuple([gymnasium.spaces.Box(-1, 1, (2, 3))]), (np.zeros((3, 2)),)),
+        (gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(3)]), (1, 2)),
     ],
 )
 def test_an_observation_that_would_be_taken_for_another_is_an_error(space, obs):
@@ -272,3 +275,13 @@ def test_a_flat_vector_of_a_matrix_is_taken_as_it_lies():
         1,
         6,
     )
+
+
+def test_nested_spaces_lie_as_gymnasium_flattens_them():
+    discrete, box = gymnasium.spaces.Discrete(3, start=1), gymnasium.spaces.Box(-1, 1, (2, 2))
+    space = gymnasium.spaces.Dict(b=gymnasium.spaces.Tuple([discrete, box]), a=gymnasium.spaces.MultiDiscrete([2, 3]))
+    space.seed(0)
+    for _ in range(5):
+        obs = space.sample()
+        env = make(Odd(reset=lambda _, obs=obs: (obs, {}), observation_space=space), horizon=10)
+        np.testing.assert_array_equal(env.reset()[0], gymnasium.spaces.flatten(space, obs))
