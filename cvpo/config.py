@@ -139,17 +139,15 @@ class AgentConfig:
         return limits
 
     def _check_untimed(self) -> None:
-        measure = self.limit.measure
-        needs = {
-            "an episode cost limit": self.limit_kind == "episode",
-            f"limit_kind {self.limit_kind!r} with horizon_terminates": self.horizon_terminates,
-            f"limit.measure {measure!r} without adaptive_horizon": (
-                measure not in ("discounted", "steps") and not self.adaptive_horizon
-            ),
-        }
-        for what, needed in needs.items():
-            if needed:
-                raise ConfigError(f"horizon is None; {what} needs the episode length in steps, horizon=T")
+        if self.limit_kind == "episode":
+            what = "an episode cost limit"
+        elif self.horizon_terminates:
+            what = f"limit_kind {self.limit_kind!r} with horizon_terminates"
+        elif self.limit.measure not in ("discounted", "steps") and not self.adaptive_horizon:
+            what = f"limit.measure {self.limit.measure!r} without adaptive_horizon"
+        else:
+            return
+        raise ConfigError(f"horizon is None; {what} needs the episode length in steps, horizon=T")
 
     def _check_windows(self) -> None:
         name = type(self.returns).__name__

@@ -13,6 +13,7 @@ from cvpo.estep import driver, dual
 from cvpo.estep.problem import DualProblem
 from cvpo.estep.solution import DualSolution, Status
 from cvpo.estep.task import Minimum, Task, end_at
+from cvpo.estep.warm import is_one_of
 from cvpo.validators import number
 
 
@@ -54,9 +55,9 @@ class Adam:
         resume = (Status.OK, Status.MAX_ITER)
         if warm is not None and kept is not None:
             # What failed starts anew, and what it had seen was not this problem.
-            status = warm.status.reshape(-1)
-            usable = (status == Status.OK) | (status == Status.MAX_ITER)
-            kept = Moments(*(torch.where(usable.view(-1, *[1] * (m.ndim - 1)), m, torch.zeros_like(m)) for m in kept))
+            usable = is_one_of(warm.status.reshape(-1), resume)
+            first, second = (torch.where(usable.unsqueeze(1), part, 0.0) for part in kept[:2])
+            kept = Moments(first, second, torch.where(usable, kept.seen, 0.0))
 
         def minimise(task: Task, start: Tensor, cold: Callable[[], Tensor]) -> Minimum:
             return self._minimise(task, start, kept)

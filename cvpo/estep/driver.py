@@ -39,7 +39,7 @@ def solve(
     With ``sync`` the host reads which problems need what, and works on those; without, every problem takes every
     step, masked, and the host waits for nothing. ``resume``: the statuses of ``warm`` that give a starting point;
     ``end``: where the main minimisation ended, if that is known already.
-    ``last_resort``: iterations of SLSQP to a third start for what two starts of ``minimise`` leave open; 0 for none.
+    ``last_resort``: iterations of SLSQP to a third start for what two starts of ``minimise`` leave open, none below 50.
     Differentiable where an input requires it: see :mod:`cvpo.estep.implicit`.
     """
     if not problem.kl_epsilon.numel():

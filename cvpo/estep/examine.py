@@ -16,6 +16,8 @@ from cvpo.estep.warm import from_warm
 Minimise = Callable[[Task, Tensor, Callable[[], Tensor]], Minimum]
 """``minimise(task, start, cold)``: from ``start`` [P,S]; ``cold()`` is a start that owes nothing to a warm one."""
 
+LEAST_RESORT = 50
+"""Fewer steps are a wish to be quick, and as few of SLSQP's lead nowhere."""
 FINER = 1e-3
 """Of the least η, where a violation is to be proved that is smaller than η·ε."""
 
@@ -75,7 +77,7 @@ def begin_again(
     actions there are kinks across η as well, and no Hessian sees along them: the last start is found without one, in at
     most ``last_resort`` iterations of SLSQP.
     """
-    for steps in (0, last_resort) if last_resort else (0,):
+    for steps in (0, last_resort) if last_resort >= LEAST_RESORT else (0,):
         rest = task.active & (answer.status == Status.MAX_ITER)
         if not bool(rest.any()):
             break

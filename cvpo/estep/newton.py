@@ -22,9 +22,6 @@ from cvpo.estep.warm import check_warm
 from cvpo.estep.workspace import passes_over
 from cvpo.validators import number
 
-LEAST_RESORT = 50
-"""Iterations below which no last start is looked for."""
-
 
 @attrs.frozen
 class Newton:
@@ -62,9 +59,7 @@ class Newton:
             if solution is not None:
                 return attach(problem, solution)
         sync = self.check_every is not None
-        # Few steps are a wish to be quick, and few of SLSQP's lead nowhere.
-        last_resort = self.max_iter if self.max_iter >= LEAST_RESORT else 0
-        return driver.solve(problem, warm, self.minimise, self.accuracy, sync=sync, end=end, last_resort=last_resort)
+        return driver.solve(problem, warm, self.minimise, self.accuracy, sync=sync, end=end, last_resort=self.max_iter)
 
     def minimise(self, task: Task, start: Tensor, cold: Callable[[], Tensor]) -> Minimum:
         """See :func:`minimise` and, for ``check_every=None``, :func:`minimise_masked`."""

@@ -18,8 +18,8 @@ from cvpo.estep.lanes import Lanes, Number, Vector
 LN2 = math.log(2.0)
 
 CACHED = 2**19
-"""Numbers of (Q_r, Q_c) that are worked on at once on a host, 4 MiB: with what is made of them they fit its cache, and
-two threads have enough to do."""
+"""Numbers of (Q_r, Q_c) that are worked on at once on a host, 4 MiB: with what is made of them they fit a cache of 32,
+and two threads have enough to do."""
 MOSTLY = 0.75
 """If a smaller share of a stack is wanted, those are copied together first."""
 

@@ -27,6 +27,11 @@ def check_warm(problem: DualProblem, warm: DualSolution | None) -> None:
         raise ProblemError(f"warm has {found}; allowed: {allowed}")
 
 
+def is_one_of(status: Tensor, kinds: tuple[Status, ...]) -> Tensor:
+    """Where ``status`` is one of ``kinds``, without numbers from the host."""
+    return reduce(torch.logical_or, [status == kind for kind in kinds])
+
+
 def from_warm(
     scaled: Scaled,
     warm: DualSolution,
@@ -38,7 +43,7 @@ def from_warm(
     """(η, λ) of an earlier solution in these units; a cold start where its status or its numbers are of no use."""
     x = scaled.inward(warm.eta.reshape(-1), warm.lam.reshape(scaled.limit.shape)).detach()
     status = warm.status.reshape(-1)
-    usable = torch.isfinite(x).all(1) & reduce(torch.logical_or, [status == kind for kind in resume])
+    usable = torch.isfinite(x).all(1) & is_one_of(status, resume)
     x = torch.minimum(torch.maximum(x, task.lower), task.upper)
     return x if sync and bool(usable.all()) else torch.where(usable.unsqueeze(1), x, cold())
 

@@ -150,6 +150,9 @@ def test_mujoco_pictures(task):
     try:
         first = env.render_frame()
     except EnvError as error:
+        # A machine without a renderer is no fault of the library; anything else is.
+        if "OpenGL does not start" not in str(error):
+            raise
         pytest.skip(str(error))
     env.reset()
     play(env, 5)
