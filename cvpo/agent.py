@@ -75,10 +75,19 @@ class CVPO:
     # ---------------------------------------------------------------------------------------------- acting
 
     @torch.no_grad()
-    def act(self, obs: Any, deterministic: bool = False, generator: torch.Generator | None = None) -> Tensor:
+    def act(
+        self,
+        obs: Any,
+        deterministic: bool = False,
+        generator: torch.Generator | None = None,
+        *,
+        handed_over: bool = False,
+    ) -> Tensor:
         """Actions [N,D] of the policy's own scale for observations [N,O]; :attr:`door` turns them into the
-        environment's. ``deterministic`` takes the mode instead of a sample, drawn with ``generator`` or the agent's."""
-        pi = self.policy(self.inputs(finite_rows(obs, self.spec.obs_size, self.device)))
+        environment's. ``deterministic`` takes the mode instead of a sample, drawn with ``generator`` or the agent's;
+        ``handed_over`` the policy of evaluation and :meth:`predict`, which ``policy_average`` makes another."""
+        policy = self.learner.handed_over if handed_over else self.policy
+        pi = policy(self.inputs(finite_rows(obs, self.spec.obs_size, self.device)))
         return pi.mode if deterministic else pi.sample(1, generator or self.generator).squeeze(-2)
 
     @torch.no_grad()
@@ -91,7 +100,7 @@ class CVPO:
         """The environment's action for one observation (of a Box space also a batch of them), and None, as
         Stable-Baselines3 returns. Raises EnvError for what is no observation of the space."""
         flat, single = flatten(self.observation_space, obs)
-        actions = self.door.to_env(self.act(flat, deterministic).cpu().numpy())
+        actions = self.door.to_env(self.act(flat, deterministic, handed_over=True).cpu().numpy())
         return (actions[0] if single else actions), None
 
     def observe(self, transition: Transition, *, cut: bool = False) -> list[Episode]:

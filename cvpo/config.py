@@ -52,7 +52,10 @@ class AgentConfig:
     ``estep_critic`` target (paper) or online, ``warm_start`` from the previous duals.
 
     Old policy π₀: ``old_policy`` is a polyak average with rate ``old_tau`` (paper), or a copy every ``old_period``
-    updates. Critics: Adam at ``critic_lr``; the target network is a polyak average with rate ``target_tau``, and
+    updates. ``policy_average`` σ, if not 0: evaluation and prediction are those of an average over that share of the
+    updates so far, θ̄ <- θ̄ + (θ − θ̄)/max(1, σ n) in the n-th of them; exploring and learning go on with θ.
+
+    Critics: Adam at ``critic_lr``; the target network is a polyak average with rate ``target_tau``, and
     ``td_critic`` says whether TD targets are made of it (paper) or of the ``"online"`` one; the bootstrap takes
     ``target_particles`` actions of the old (paper) or online policy; ``mask_cost`` stops the bootstrap of costs at
     termination; ``level_rate`` ρ corrects the level of Q in every update, for targets of the target network; see
@@ -96,6 +99,7 @@ class AgentConfig:
     old_policy: str = attrs.field(default="polyak", validator=one_of(("polyak", "copy")))
     old_tau: float = attrs.field(default=0.05, validator=number(gt=0, le=1))
     old_period: int = attrs.field(default=1, validator=number(ge=1, integer=True))
+    policy_average: float = attrs.field(default=0.0, validator=number(ge=0, lt=1))
 
     critic_lr: float = attrs.field(default=1e-3, validator=number(gt=0))
     target_tau: float = attrs.field(default=0.01, validator=number(gt=0, le=1))

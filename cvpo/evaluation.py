@@ -95,7 +95,7 @@ def evaluate(
         if agent is None:
             actions = env.door.sample(env.num_envs, rng)
         else:
-            actions = agent.act(obs, deterministic, generator).cpu().numpy()
+            actions = agent.act(obs, deterministic, generator, handed_over=True).cpu().numpy()
         step = env.step(actions)
         obs = step.obs
         total += step.reward

@@ -24,6 +24,7 @@ from cvpo.handover import require_tensor
 from cvpo.types import Batch, Spec
 
 NETWORKS = ("policy", "old_policy", "critic", "target_critic")
+"""Those of every learner; with ``policy_average`` there is ``mean_policy`` as well."""
 
 
 class Learner:
@@ -59,8 +60,12 @@ class Learner:
             net.to(device, torch.float32)
         self.old_policy = copy.deepcopy(self.policy).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.networks: tuple[str, ...] = NETWORKS
+        if config.policy_average:
+            self.mean_policy = copy.deepcopy(self.old_policy)
+            self.networks = (*NETWORKS, "mean_policy")
         # Walking the modules for their parameters takes longer than averaging them.
-        self._params = {name: tuple(getattr(self, name).parameters()) for name in NETWORKS}
+        self._params = {name: tuple(getattr(self, name).parameters()) for name in self.networks}
         self.critic_optimiser = torch.optim.Adam(self._params["critic"], lr=config.critic_lr, fused=True)
         self.fit = config.fit.build(self.policy, config.mstep, *([population] if population else []))
         # A fit of a user's own may do without an optimiser.
@@ -174,13 +179,22 @@ class Learner:
         return actions, solution.weights, measured | {"policy/entropy": old.entropy().mean(-1)}
 
     def average(self) -> None:
-        """Target critics by polyak average; the old policy likewise, or by a copy every ``old_period`` updates."""
+        """Target critics by polyak average; the old policy likewise, or by a copy every ``old_period`` updates. If there
+        is a mean policy, it by a rate that falls with the number of policies."""
         config, params = self.config, self._params
         _polyak(params["target_critic"], params["critic"], config.target_tau)
         if config.old_policy == "polyak":
             _polyak(params["old_policy"], params["policy"], config.old_tau)
         elif (self.updates + 1) % config.old_period == 0:
             _polyak(params["old_policy"], params["policy"], 1.0)
+        if config.policy_average:
+            fitted = self.updates + 1 - config.critic_warmup
+            _polyak(params["mean_policy"], params["policy"], 1.0 / max(1.0, config.policy_average * fitted))
+
+    @property
+    def handed_over(self) -> nn.Module:
+        """The policy that evaluates and predicts: the mean policy, or without ``policy_average`` π_θ itself."""
+        return self.mean_policy if self.config.policy_average else self.policy
 
     @torch.no_grad()
     def values(self, obs: Tensor) -> Tensor:
@@ -195,13 +209,13 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimisers, multipliers and duals: a copy, which later updates do not change."""
-        state = {name: getattr(self, name).state_dict() for name in (*NETWORKS, "critic_optimiser", "fit")}
+        state = {name: getattr(self, name).state_dict() for name in (*self.networks, "critic_optimiser", "fit")}
         solution = None if self.solution is None else attrs.asdict(self.solution, recurse=False)
         return copy.deepcopy({**state, "solution": solution, "updates": self.updates})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state of :meth:`state_dict`."""
-        for name in (*NETWORKS, "fit"):
+        for name in (*self.networks, "fit"):
             getattr(self, name).load_state_dict(state[name])
         # Optimisers keep the tensors that they are given, and change them in place.
         self.critic_optimiser.load_state_dict(copy.deepcopy(state["critic_optimiser"]))

@@ -15,7 +15,7 @@ from torch import Size, Tensor
 
 from cvpo.errors import CheckpointError, ConfigError
 from cvpo.estep import DualSolution
-from cvpo.learner import NETWORKS, Learner
+from cvpo.learner import Learner
 
 
 def part(stacked: Tensor, shape: Size, member: int) -> Tensor:
@@ -36,7 +36,7 @@ def adopt(learner: Learner, members: Sequence[Learner]) -> None:
     From then on they are the same memory: what is learned in the stack, every member acts and predicts by. Raises
     ConfigError where a component builds no population.
     """
-    for name in NETWORKS:
+    for name in learner.networks:
         stacked = dict(getattr(learner, name).named_parameters())
         own = [dict(getattr(member, name).named_parameters()) for member in members]
         if set(getattr(learner, name).state_dict()) != set(stacked):
@@ -66,7 +66,7 @@ def split_state(learner: Learner, member: Learner, index: int) -> dict[str, Any]
         private = _map([fields.pop("state")], lambda values: values[0][index : index + 1])
         solution = {name: value[index] for name, value in fields.items()} | {"state": private}
     state = {
-        **{name: getattr(member, name).state_dict() for name in NETWORKS},
+        **{name: getattr(member, name).state_dict() for name in learner.networks},
         "critic_optimiser": _split(learner.critic_optimiser.state_dict(), None, critic, index),
         "fit": _split(learner.fit.state_dict(), member.fit.state_dict(), policy, index),
         "solution": solution,
@@ -82,7 +82,7 @@ def join_states(learner: Learner, members: Sequence[Learner], states: Sequence[d
     if len(updates) > 1:
         raise CheckpointError(f"members have made {updates} updates; allowed: the same number for all")
     for member, state in zip(members, states, strict=True):
-        for name in NETWORKS:
+        for name in learner.networks:
             getattr(member, name).load_state_dict(state[name])
     critic = [parameter.ndim for parameter in learner.critic.parameters()]
     policy = [parameter.ndim for parameter in learner.policy.parameters()]

@@ -51,6 +51,7 @@ PARTS: list[dict] = [
     {"old_policy": "copy", "normalise_obs": True, "states": "replay", "limit": "q"},
     {"limit": {"name": "policy", "measure": "critic"}, "estep_critic": "online", "target_policy": "online"},
     {"estep": "adam", "returns": "retrace", "buffer": {"name": "prioritized", "steps": 3, "windows": True}},
+    {"policy_average": 0.3},
 ]
 
 
@@ -66,7 +67,7 @@ def test_state_round_trip_is_bit_identical_over_the_next_updates(tmp_path, optio
         assert ours.keys() == theirs.keys()
         for name in ours:
             assert torch.equal(ours[name], theirs[name]), name
-    for net in ("policy", "old_policy", "critic", "target_critic"):
+    for net in agent.learner.networks:
         ours, theirs = (getattr(each.learner, net).parameters() for each in (agent, other))
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 

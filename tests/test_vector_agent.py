@@ -17,7 +17,6 @@ from cvpo.envs import make
 from cvpo.errors import CheckpointError, ConfigError
 from cvpo.estep import Status
 from cvpo.estep.slsqp import Slsqp
-from cvpo.learner import NETWORKS
 from tests.fakes import COST_KEYS, SMALL, Line
 
 SIZES = {"hidden": (16, 16)}
@@ -72,7 +71,7 @@ def check_equal(vector: Any, singles: list[cvpo.CVPO], tolerance: float = 1e-5) 
     close = dict(rtol=tolerance, atol=tolerance)
     for p, single in enumerate(singles):
         member = vector.member(p)
-        for name in NETWORKS:
+        for name in vector.learner.networks:
             ours, theirs = (getattr(agent.learner, name).parameters() for agent in (member, single))
             for a, b in zip(ours, theirs, strict=True):
                 torch.testing.assert_close(a, b, **close)
@@ -109,7 +108,7 @@ def check_updates(vector: Any, singles: list[cvpo.CVPO], count: int = 4, toleran
         (1, {"policy": {"name": "cholesky", **SIZES}, "fit": "regression", "normalise_obs": True, "warm_start": False}),
         (1, {"mstep": {"name": "full", "average": "state"}, "fit": {"name": "likelihood", "max_grad_norm": 1.0}}),
         (1, {"level_rate": 0.01, "members": 2}),
-        (1, {"critic_warmup": 4}),
+        (1, {"critic_warmup": 4, "policy_average": 0.5}),
         (
             1,
             {
@@ -149,7 +148,7 @@ def test_members_with_discrete_actions_update_as_they_would_alone():
 def test_a_fresh_population_is_fresh_agents():
     vector, singles = population()
     for p, single in enumerate(singles):
-        for name in NETWORKS:
+        for name in vector.learner.networks:
             pairs = zip(*(getattr(a.learner, name).parameters() for a in (vector.member(p), single)), strict=True)
             assert all(torch.equal(a, b) for a, b in pairs)
     stacked = vector.learner.critic.mlp.head.weight

@@ -116,6 +116,15 @@ def changed_versions(folder: RunFolder) -> list[str]:
     return [f"{name}: {then.get(name)} -> {now[name]}" for name in now if then.get(name) != now[name]]
 
 
+def changed_options(then: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
+    """``"name: then -> now"`` for everything in a run's configuration that differs from when a checkpoint was written,
+    but for the number of steps, which may grow. ``then`` is None in older checkpoints."""
+    if then is None:
+        return []
+    names = [name for name in {**then, **now} if name != "steps" and then.get(name) != now.get(name)]
+    return [f"{name}: {then.get(name)!r} -> {now.get(name)!r}" for name in names]
+
+
 class Lock:
     """Holds a run folder for one process, so that two never write to it; ends with the process, however it ends.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from typing import Any
 
 from cvpo.agent import CVPO
@@ -10,7 +11,7 @@ from cvpo.evaluation import evaluate
 from cvpo.logs import CsvTable, Events, JsonLines
 from cvpo.progress import Progress
 from cvpo.run.config import RunConfig
-from cvpo.run.folder import RunFolder
+from cvpo.run.folder import RunFolder, changed_options
 from cvpo.run.measure import Interval, Score, evaluation_seed, score, troubles
 from cvpo.train import Loop
 
@@ -37,11 +38,14 @@ class Recorder:
         self.stopped: int | None = None
         self._asked: int | None = None
         self._told: dict[str, str] = {}
+        self._options = folder.options()
         positions = {"metrics": 0, "evaluations": 0}
         elapsed = 0.0
         if state is not None:
             positions, elapsed = state["positions"], state["elapsed"]
             self.interval.load_state_dict(state["interval"])
+            for change in changed_options(state.get("options"), self._options):
+                warnings.warn(f"{folder.config} was edited, and the run goes on with it: {change}", stacklevel=2)
         self.metrics, self.evaluations = JsonLines(folder.metrics), JsonLines(folder.evaluations)
         self.metrics.rewind(positions["metrics"])
         self.evaluations.rewind(positions["evaluations"])
@@ -153,6 +157,7 @@ class Recorder:
                 "positions": {"metrics": self.metrics.position(), "evaluations": self.evaluations.position()},
                 "interval": self.interval.state_dict(),
                 "elapsed": began - self.began,
+                "options": self._options,
             },
         }
         self.checkpoints.write(self.agent.steps, tree)

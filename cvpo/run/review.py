@@ -85,7 +85,7 @@ def film(folder: str | os.PathLike[str], path: str | os.PathLike[str], *, seed: 
                 while not over:
                     writer.append_data(frame)
                     frames += 1
-                    step = env.step(agent.act(obs, deterministic=True).cpu().numpy())
+                    step = env.step(agent.act(obs, deterministic=True, handed_over=True).cpu().numpy())
                     obs, over = step.obs, bool(step.terminated[0] | step.truncated[0])
                     frame = frame if over else env.render_frame()
         except OSError as error:

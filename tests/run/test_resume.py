@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,17 @@ def test_another_version_is_a_warning(finished: tuple[RunFolder, Result], tmp_pa
     run.versions.write_text(json.dumps({**json.loads(run.versions.read_text()), "torch": "1.0"}))
     with pytest.warns(UserWarning, match="torch: 1.0 -> "):
         resume(run.path)
+
+
+def test_an_edited_configuration_is_a_warning(finished: tuple[RunFolder, Result], tmp_path: Path) -> None:
+    run = copy(finished[0], tmp_path)
+    run.config.write_text(json.dumps({**run.options(), "kl_epsilon": 0.05}))
+    with pytest.warns(UserWarning, match="edited, and the run goes on with it: kl_epsilon: 0.1 -> 0.05"):
+        resume(run.path, steps=600)
+    # From the checkpoint of step 600 on that is its configuration.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resume(run.path, steps=700)
 
 
 def test_what_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:
