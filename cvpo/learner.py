@@ -179,8 +179,8 @@ class Learner:
         return actions, solution.weights, measured | {"policy/entropy": old.entropy().mean(-1)}
 
     def average(self) -> None:
-        """Target critics by polyak average; the old policy likewise, or by a copy every ``old_period`` updates. If there
-        is a mean policy, it by a rate that falls with the number of policies."""
+        """Target critics by polyak average; the old policy likewise, or by a copy every ``old_period`` updates; a
+        mean policy, if there is one, at a rate that falls with the number of policies."""
         config, params = self.config, self._params
         _polyak(params["target_critic"], params["critic"], config.target_tau)
         if config.old_policy == "polyak":
