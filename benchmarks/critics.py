@@ -127,7 +127,7 @@ def study(
     for update in range(1, updates + 1):
         for agent in agents:
             agent.learner.evaluate_policy(agent.draw()[0])
-            agent.learner.average()
+            agent.learner.averages.step(update)
         if update % every == 0:
             found.append({"updates": update, "signals": grade(agents, course)})
     return found

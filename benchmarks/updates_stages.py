@@ -85,7 +85,7 @@ def stages(agent: CVPO) -> Iterator[Stage]:
         (cvpo.learner, "expectation_metrics", "metrics", {}),
         (type(config.fit), "fit", "fit", {}),
         (cvpo.mstep.fit, "guard", "guard", {}),
-        (type(learner), "average", "averages", {}),
+        (type(learner.averages), "step", "averages", {}),
     ]
     with ExitStack() as stack:
         for owner, attribute, name, inside in places:

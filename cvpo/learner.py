@@ -13,6 +13,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from cvpo.averages import Averages
 from cvpo.config import AgentConfig
 from cvpo.constraint import Constraint, Constraints
 from cvpo.critics.level import correct_level
@@ -58,15 +59,12 @@ class Learner:
         # Observations are float32, whatever torch's default is.
         for net in (self.policy, self.critic):
             net.to(device, torch.float32)
-        self.old_policy = copy.deepcopy(self.policy).requires_grad_(False)
-        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.networks: tuple[str, ...] = NETWORKS
-        if config.policy_average:
-            self.mean_policy = copy.deepcopy(self.old_policy)
-            self.networks = (*NETWORKS, "mean_policy")
-        # Walking the modules for their parameters takes longer than averaging them.
-        self._params = {name: tuple(getattr(self, name).parameters()) for name in self.networks}
-        self.critic_optimiser = torch.optim.Adam(self._params["critic"], lr=config.critic_lr, fused=True)
+        self.averages = Averages(config, self.policy, self.critic)
+        self.old_policy, self.target_critic = self.averages.old_policy, self.averages.target_critic
+        self.mean_policy = self.averages.mean_policy
+        self.networks = NETWORKS if self.mean_policy is None else (*NETWORKS, "mean_policy")
+        self._old_parameters = tuple(self.old_policy.parameters())
+        self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=config.critic_lr, fused=True)
         self.fit = config.fit.build(self.policy, config.mstep, *([population] if population else []))
         # A fit of a user's own may do without an optimiser.
         optimisers = (self.critic_optimiser, getattr(self.fit, "optimizer", None))
@@ -94,18 +92,16 @@ class Learner:
         Of a population, all with a leading axis P. In the first ``critic_warmup`` rounds the critics alone.
         """
         metrics, td = self.evaluate_policy(batch)
-        if self.updates < self.config.critic_warmup:
-            self.average()
-            self.updates += 1
-            return metrics, td
-        old = self.old_policy(obs)
-        actions, weights, expected = self._expectation(obs, old, constraint)
-        fitted = self.config.fit.fit(
-            self.fit, self.policy, self.config.mstep, obs, old, self._params["old_policy"], actions, weights
-        )
-        self.average()
+        if self.updates >= self.config.critic_warmup:
+            old = self.old_policy(obs)
+            actions, weights, expected = self._expectation(obs, old, constraint)
+            fitted = self.config.fit.fit(
+                self.fit, self.policy, self.config.mstep, obs, old, self._old_parameters, actions, weights
+            )
+            metrics |= expected | {f"mstep/{name}": value for name, value in fitted.items()}
         self.updates += 1
-        return metrics | expected | {f"mstep/{name}": value for name, value in fitted.items()}, td
+        self.averages.step(self.updates)
+        return metrics, td
 
     def scale_rates(self, share: float) -> None:
         """Set the learning rates of critics and policy to ``share`` of what they were built with."""
@@ -178,23 +174,10 @@ class Learner:
         measured = {f"estep/{name}": value for name, value in expectation_metrics(problem, solution).items()}
         return actions, solution.weights, measured | {"policy/entropy": old.entropy().mean(-1)}
 
-    def average(self) -> None:
-        """Target critics by polyak average; the old policy likewise, or by a copy every ``old_period`` updates; a
-        mean policy, if there is one, at a rate that falls with the number of policies."""
-        config, params = self.config, self._params
-        _polyak(params["target_critic"], params["critic"], config.target_tau)
-        if config.old_policy == "polyak":
-            _polyak(params["old_policy"], params["policy"], config.old_tau)
-        elif (self.updates + 1) % config.old_period == 0:
-            _polyak(params["old_policy"], params["policy"], 1.0)
-        if config.policy_average:
-            fitted = self.updates + 1 - config.critic_warmup
-            _polyak(params["mean_policy"], params["policy"], 1.0 / max(1.0, config.policy_average * fitted))
-
     @property
     def handed_over(self) -> nn.Module:
         """The policy that evaluates and predicts: the mean policy, or without ``policy_average`` π_θ itself."""
-        return self.mean_policy if self.config.policy_average else self.policy
+        return self.policy if self.mean_policy is None else self.mean_policy
 
     @torch.no_grad()
     def values(self, obs: Tensor) -> Tensor:
@@ -233,9 +216,3 @@ def _check_solution(solution: Any, problem: DualProblem) -> None:
     for name, shape in (shapes | dict.fromkeys(("status", "iterations", "violation"), each)).items():
         dtype = reward.dtype if name == "weights" else None
         require_tensor(f"{name} of the E-step's solution", getattr(solution, name, None), shape, dtype)
-
-
-@torch.no_grad()
-def _polyak(target: tuple[Tensor, ...], source: tuple[Tensor, ...], tau: float) -> None:
-    """``θ_target <- (1−τ) θ_target + τ θ``, all tensors in one call."""
-    torch._foreach_lerp_(target, source, tau)
