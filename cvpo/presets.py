@@ -112,10 +112,10 @@ ANT: dict[str, Any] = {
 #: costs of 3, 4 and 13, where aimed at all of it at 2, 14 and 14, and lose 8 of 410 in return. Deviations of 0.05 at
 #: the least: with 0.02 they are there before some policies have found the whole way round, and what drives half of a
 #: circle then goes on doing so; with 0.05 the same seeds end at 423, 419 and 413, and costs of 2 to 4
-#: (benchmarks/results/tuning.jsonl). An average is handed over: every update moves the policy across the boundary and
-#: back, and single ones are over the limit while training costs half of it. From 60 000 to 80 000 steps the newest policies
-#: cost 14 an episode, averages over the last 2000 of 29 000 to 39 000 updates 8, at returns of 2 less of 416; over 8000 they
-#: were 20 behind.
+#: (benchmarks/results/tuning.jsonl). An average is handed over: every update moves the policy across the boundary or
+#: back. From 50 000 to 80 000 steps the mode of the newest policy cost 9.7 on these seeds, with a deviation of 8.0 from
+#: evaluation to evaluation; that of an average over the last 2000 of 24 000 to 39 000 updates 9.3 and 4.8, at the same
+#: return; its samples 4.7 and 2.3. The mode costs twice what they do: three fifths of the limit are aimed at.
 CIRCLE: dict[str, Any] = {
     **CONTROL,
     "policy": {**CONTROL["policy"], "scale_min": 0.05},
@@ -130,7 +130,7 @@ CIRCLE: dict[str, Any] = {
     "critic": {"name": "mlp", "hidden": (128, 128), "cost": "max", "layer_norm": True},
     "states": {"name": "recent", "window": 10_000},
     "limit": {"name": "q", "stride": 0.2},
-    "aim": 0.8,
+    "aim": 0.6,
     "policy_average": 0.05,
 }
 
