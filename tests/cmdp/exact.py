@@ -15,9 +15,15 @@ from tests.cmdp.model import Cmdp
 
 
 def iterate(
-    cmdp: Cmdp, limits: np.ndarray, limit: CostLimit, rounds: int, start: np.ndarray | None = None
+    cmdp: Cmdp,
+    limits: np.ndarray,
+    limit: CostLimit,
+    rounds: int,
+    start: np.ndarray | None = None,
+    average: float = 0.0,
 ) -> np.ndarray:
-    """``rounds`` of CVPO from the policy ``start`` (None: uniform); the returns [rounds,S] of the policy after each.
+    """``rounds`` of CVPO from the policy ``start`` (None: uniform); the returns [rounds,S] of the policy after each,
+    or of the mean policy over that share of the rounds if there is an ``average``.
 
     Every state is one of the E-step's, whatever the start; every action is a particle, with log π_old as the prior, so
     that nothing is sampled.
@@ -27,8 +33,8 @@ def iterate(
     old = Categorical(torch.from_numpy(np.log(np.ones(cmdp.signals.shape[1:]) if start is None else start)))
     d = torch.from_numpy(limits)
     solution: Any = None
-    trace = []
-    for _ in range(rounds):
+    trace, mean = [], old.log_probs
+    for count in range(1, rounds + 1):
         policy = old.log_probs.exp()
         q = torch.from_numpy(cmdp.q_values(policy.numpy()))
         own = torch.from_numpy(cmdp.returns(policy.numpy())[1:])
@@ -36,5 +42,6 @@ def iterate(
         solution = solver.solve(DualProblem(q[0], q[1:], threshold, 0.1, old.log_probs), warm=solution)
         assert int(solution.status) in (Status.OK, Status.INFEASIBLE)
         old = projection.project(old, None, solution.weights)
-        trace.append(cmdp.returns(old.log_probs.exp().numpy()))
+        mean = mean + (old.log_probs - mean) / max(1.0, average * count)
+        trace.append(cmdp.returns(torch.softmax(mean, -1).numpy()))
     return np.array(trace)

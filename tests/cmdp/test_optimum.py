@@ -66,6 +66,21 @@ def test_the_paper_limit_cycles_around_the_limit(costs: int) -> None:
     assert np.ptp(settled, axis=0).max() < 0.1 * np.ptp(cost, axis=0).min()
 
 
+@pytest.mark.parametrize("seed", [2, 3, 4])
+@pytest.mark.parametrize("costs", [1, 2])
+def test_an_average_of_the_policies_stays_in_the_middle_of_the_cycle(costs: int, seed: int) -> None:
+    cmdp = random_cmdp(seed, costs, single_start=False)
+    limits = binding_limits(cmdp)
+    newest, mean = (
+        iterate(cmdp, limits, critics.limits.create("q"), rounds=160, average=average)[-20:, 1:] / limits
+        for average in (0.0, 0.1)
+    )
+    for name, cost in (("newest", newest), ("mean", mean)):
+        print(f"J_c/d of the {name} policies: {cost.min(0).round(3)} to {cost.max(0).round(3)}")
+    assert (np.ptp(mean, axis=0) < 0.3 * np.ptp(newest, axis=0)).all()
+    np.testing.assert_allclose(mean.mean(0), newest.mean(0), atol=0.15 * np.ptp(newest, axis=0).max())
+
+
 @pytest.mark.parametrize("seed", [2, 3])
 @pytest.mark.parametrize("costs", [1, 2])
 def test_the_paper_limit_settles_where_it_is_approached_slowly(costs: int, seed: int) -> None:
