@@ -15,8 +15,8 @@ class Averages:
 
     ``target_critic`` at ``target_tau``; ``old_policy`` at ``old_tau``, or 1 every ``old_period`` updates; and
     ``mean_policy``, at 1/max(1, σ n) in the n-th update that fits a policy, for ``policy_average`` σ: its weights reach
-    back over that share of them. It is None without. Source: Polyak & Juditsky (1992); of the last share of the iterates,
-    O. Shamir and T. Zhang (2013), arXiv 1212.1824.
+    back over about that share of them. It is None without. Source: Polyak & Juditsky (1992); O. Shamir and T. Zhang
+    (2013), arXiv 1212.1824, for averages over the last share.
     """
 
     def __init__(self, config: AgentConfig, policy: nn.Module, critic: nn.Module) -> None:
