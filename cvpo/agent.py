@@ -86,7 +86,7 @@ class CVPO:
         """Actions [N,D] of the policy's own scale for observations [N,O]; :attr:`door` turns them into the
         environment's. ``deterministic`` takes the mode instead of a sample, drawn with ``generator`` or the agent's;
         ``handed_over`` the policy of evaluation and :meth:`predict`, which ``policy_average`` makes another."""
-        policy = self.learner.handed_over if handed_over else self.policy
+        policy = self.handed_over if handed_over else self.policy
         pi = policy(self.inputs(finite_rows(obs, self.spec.obs_size, self.device)))
         return pi.mode if deterministic else pi.sample(1, generator or self.generator).squeeze(-2)
 
@@ -175,6 +175,11 @@ class CVPO:
     def policy(self) -> nn.Module:
         """The policy network π_θ, observations [B,O] to a distribution over actions."""
         return self.learner.policy
+
+    @property
+    def handed_over(self) -> nn.Module:
+        """The policy network of evaluation and :meth:`predict`: the mean policy, or without ``policy_average`` π_θ."""
+        return self.policy if self.learner.mean_policy is None else self.learner.mean_policy
 
     @property
     def updates(self) -> int:

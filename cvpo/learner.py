@@ -174,11 +174,6 @@ class Learner:
         measured = {f"estep/{name}": value for name, value in expectation_metrics(problem, solution).items()}
         return actions, solution.weights, measured | {"policy/entropy": old.entropy().mean(-1)}
 
-    @property
-    def handed_over(self) -> nn.Module:
-        """The policy that evaluates and predicts: the mean policy, or without ``policy_average`` π_θ itself."""
-        return self.policy if self.mean_policy is None else self.mean_policy
-
     @torch.no_grad()
     def values(self, obs: Tensor) -> Tensor:
         """V_s = E_π Q_s [S,B] of the old policy by the target critics, from ``particles`` actions for each state."""

@@ -73,7 +73,7 @@ def env_of(agent: cvpo.CVPO) -> Any:
 
 def test_without_it_the_newest_policy_is_handed_over():
     agent, _ = started()
-    assert agent.learner.handed_over is agent.policy
+    assert agent.handed_over is agent.policy
     assert "mean_policy" not in agent.learner.state_dict()
 
 
