@@ -115,7 +115,8 @@ ANT: dict[str, Any] = {
 #: (benchmarks/results/tuning.jsonl). An average is handed over: every update moves the policy across the boundary or
 #: back. From 50 000 to 80 000 steps the mode of the newest policy cost 9.7 on these seeds, with a deviation of 8.0 from
 #: evaluation to evaluation; that of an average over the last 2000 of 24 000 to 39 000 updates 9.3 and 4.8, at the same
-#: return; its samples 4.7 and 2.3. The mode costs twice what they do: three fifths of the limit are aimed at.
+#: return; its samples 4.7 and 2.3. Aimed at three fifths, averages ended 75 000 steps at 428, 417 and 426 and costs of 0
+#: to 6, but a run of other seeds that was begun so found the whole way round late, or not by 97 000 steps.
 CIRCLE: dict[str, Any] = {
     **CONTROL,
     "policy": {**CONTROL["policy"], "scale_min": 0.05},
@@ -130,7 +131,7 @@ CIRCLE: dict[str, Any] = {
     "critic": {"name": "mlp", "hidden": (128, 128), "cost": "max", "layer_norm": True},
     "states": {"name": "recent", "window": 10_000},
     "limit": {"name": "q", "stride": 0.2},
-    "aim": 0.6,
+    "aim": 0.8,
     "policy_average": 0.05,
 }
 
