@@ -115,8 +115,8 @@ ANT: dict[str, Any] = {
 #: (benchmarks/results/tuning.jsonl). An average is handed over: every update moves the policy across the boundary or
 #: back. From 50 000 to 80 000 steps the mode of the newest policy cost 9.7 on these seeds, with a deviation of 8.0 from
 #: evaluation to evaluation; that of an average over the last 2000 of 24 000 to 39 000 updates 9.3 and 4.8, at the same
-#: return; its samples 4.7 and 2.3. Aimed at three fifths, averages ended 75 000 steps at 428, 417 and 426 and costs of 0 to
-#: 6, but of three runs on other seeds one had not found the whole way round after 97 000 steps, and was stopped.
+#: return; its samples 4.7 and 2.3. Aimed at three fifths, averages ended 75 000 steps at 428, 417 and 426 and costs of
+#: 0 to 6, but of three runs on other seeds one was at 323 after 100 000 steps, where they were stopped.
 CIRCLE: dict[str, Any] = {
     **CONTROL,
     "policy": {**CONTROL["policy"], "scale_min": 0.05},
