@@ -37,9 +37,8 @@ class Averages:
         elif updates % config.old_period == 0:
             _approach(self._old, self._policy, 1.0)
         if self._mean:
-            _approach(
-                self._mean, self._policy, 1.0 / max(1.0, config.policy_average * (updates - config.critic_warmup))
-            )
+            fitted = updates - config.critic_warmup
+            _approach(self._mean, self._policy, 1.0 / max(1.0, config.policy_average * fitted))
 
 
 def _follower(net: nn.Module) -> nn.Module:

@@ -112,7 +112,7 @@ ANT: dict[str, Any] = {
 #: costs of 3, 4 and 13, where aimed at all of it at 2, 14 and 14, and lose 8 of 410 in return. Deviations of 0.05 at
 #: the least: with 0.02 they are there before some policies have found the whole way round, and what drives half of a
 #: circle then goes on doing so; with 0.05 the same seeds end at 423, 419 and 413, and costs of 2 to 4
-#: (benchmarks/results/tuning.jsonl). An average is handed over: every update moves the policy across the boundary or
+#: (benchmarks/results/tuning.jsonl). An average is handed over, for updates move the policy across the boundary and
 #: back. From 50 000 to 80 000 steps the mode of the newest policy cost 9.7 on these seeds, with a deviation of 8.0 from
 #: evaluation to evaluation; that of an average over the last 2000 of 24 000 to 39 000 updates 9.3 and 4.8, at the same
 #: return; its samples 4.7 and 2.3. Aimed at three fifths, averages ended 75 000 steps at 428, 417 and 426 and costs of
