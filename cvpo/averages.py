@@ -25,7 +25,7 @@ class Averages:
         self.mean_policy = _follower(policy) if config.policy_average else None
         # Walking the modules for their parameters takes longer than averaging them.
         self._policy, self._critic = tuple(policy.parameters()), tuple(critic.parameters())
-        self._target, self._old = tuple(self.target_critic.parameters()), tuple(self.old_policy.parameters())
+        self._target, self.old_parameters = tuple(self.target_critic.parameters()), tuple(self.old_policy.parameters())
         self._mean = () if self.mean_policy is None else tuple(self.mean_policy.parameters())
 
     def step(self, updates: int) -> None:
@@ -33,9 +33,9 @@ class Averages:
         config = self.config
         _approach(self._target, self._critic, config.target_tau)
         if config.old_policy == "polyak":
-            _approach(self._old, self._policy, config.old_tau)
+            _approach(self.old_parameters, self._policy, config.old_tau)
         elif updates % config.old_period == 0:
-            _approach(self._old, self._policy, 1.0)
+            _approach(self.old_parameters, self._policy, 1.0)
         if self._mean:
             fitted = updates - config.critic_warmup
             _approach(self._mean, self._policy, 1.0 / max(1.0, config.policy_average * fitted))

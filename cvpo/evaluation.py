@@ -54,7 +54,7 @@ def evaluate(
     gamma: float | None = None,
 ) -> Evaluation:
     """Mean episode sums of ``agent`` on ``env``, a Gymnasium environment or what :func:`cvpo.envs.make` returns;
-    ``agent=None`` takes uniformly random actions.
+    ``agent=None`` takes uniformly random actions. With ``policy_average`` an agent acts by its mean policy here.
 
     Every environment plays the same number of episodes (rounded up; surplus is dropped in order of environment), so
     that short episodes are not counted more often than long ones. The agent's own random generator is not used.

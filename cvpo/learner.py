@@ -63,7 +63,6 @@ class Learner:
         self.old_policy, self.target_critic = self.averages.old_policy, self.averages.target_critic
         self.mean_policy = self.averages.mean_policy
         self.networks = NETWORKS if self.mean_policy is None else (*NETWORKS, "mean_policy")
-        self._old_parameters = tuple(self.old_policy.parameters())
         self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=config.critic_lr, fused=True)
         self.fit = config.fit.build(self.policy, config.mstep, *([population] if population else []))
         # A fit of a user's own may do without an optimiser.
@@ -95,9 +94,8 @@ class Learner:
         if self.updates >= self.config.critic_warmup:
             old = self.old_policy(obs)
             actions, weights, expected = self._expectation(obs, old, constraint)
-            fitted = self.config.fit.fit(
-                self.fit, self.policy, self.config.mstep, obs, old, self._old_parameters, actions, weights
-            )
+            start = self.averages.old_parameters
+            fitted = self.config.fit.fit(self.fit, self.policy, self.config.mstep, obs, old, start, actions, weights)
             metrics |= expected | {f"mstep/{name}": value for name, value in fitted.items()}
         self.updates += 1
         self.averages.step(self.updates)
