@@ -4,13 +4,17 @@
 ``fd-slsqp``         the same to a tight tolerance
 ``analytic-slsqp``   SLSQP with the gradient in NumPy: what a careful user would write
 ``adam-step``        one Adam step on (η, λ) at learning rate 0.02 in raw units: FSRL, without its aliasing of Q_r
+``newton-torch``     the library's own Newton with passes in torch and NumPy, as it runs without Numba
 
-They work in the caller's units, on each problem of a stack in turn, know no infeasible problems, and report OK where
-their optimiser reports success; an Adam step always does. Sources: liuzuxin/cvpo-safe-rl and liuzuxin/FSRL.
+But for the last, they work in the caller's units, on each problem of a stack in turn, know no infeasible problems, and
+report OK where their optimiser reports success; an Adam step always does. Sources: liuzuxin/cvpo-safe-rl and
+liuzuxin/FSRL.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import attrs
@@ -20,6 +24,7 @@ from scipy.optimize import minimize
 
 from benchmarks.numpy_dual import NumpyDual
 from cvpo.estep import DualProblem, DualSolution, Status
+from cvpo.estep.newton import Newton
 
 MOST = 1e5
 """The largest η and λ of the published code."""
@@ -92,11 +97,12 @@ class AdamStep:
         return (end, NumpyDual(problem, index).weights(end), True, 1), (first, second, seen)
 
 
-BASELINES: dict[str, type] = {
+BASELINES: dict[str, Callable[..., Any]] = {
     "adam-step": AdamStep,
     "analytic-slsqp": Slsqp,
     "fd-slsqp": Slsqp,
     "fd-slsqp-loose": Slsqp,
+    "newton-torch": functools.partial(Newton, passes="torch"),
 }
 
 

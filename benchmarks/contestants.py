@@ -25,6 +25,7 @@ _SLSQP: list[dict[str, Any]] = [
 ]
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "newton": _TIGHT,
+    "newton-torch": _TIGHT,
     "slsqp": [{**options, "ftol": options["tolerance"] * 1e-3} for options in _TIGHT],
     "osqp": [{**options, "qp_tolerance": min(1e-9, options["tolerance"] * 1e-2)} for options in _TIGHT],
     "cvxpy": [{"tolerance": 1e-10}, {"tolerance": 1e-10}, {"tolerance": 1e-12}],

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks.numpy_dual import NumpyDual
-from cvpo.estep import DualProblem, alone, dual
+from cvpo.estep import DualProblem, direct, dual
 
 #: Q-values below which a problem, or a stack of them, is left to one thread, which is what a run has by default.
 SHARED = 2**17
@@ -77,8 +77,8 @@ def quartiles(values: list[float]) -> dict[str, float]:
 class Inside:
     """What one call of a solver did: dual evaluations (one for each problem and point), and seconds of its solve part.
 
-    The solve part is the solver's ``minimise`` for those that use the library's driver (and Newton's descent of one
-    problem alone), Clarabel's own clock (set-up included) for ``cvxpy``; None for others. The rest of a call is the
+    The solve part is the solver's ``minimise`` for those that use the library's driver (and Newton's own
+    descent), Clarabel's own clock (set-up included) for ``cvxpy``; None for others. The rest of a call is the
     build part: normalisation, the modelling language, statuses and weights. Counting slows the call, so times are never
     taken from it but for this share.
     """
@@ -96,8 +96,8 @@ class Inside:
             self._count(stack, NumpyDual, "value_and_gradient", lambda *args: 1)
             if hasattr(type(solver), "minimise"):
                 self._replace(stack, type(solver), "minimise", self._timed)
-                # Newton's descent of a problem alone.
-                self._replace(stack, alone, "descend", self._timed)
+                # Newton's descent on the straight way.
+                self._replace(stack, direct, "descend", self._timed)
             elif type(solver).__name__ == "Cvxpy":
                 import cvxpy
 

@@ -177,7 +177,7 @@ def _iteration(count: int, rounds: int, states: int) -> dict[str, Any]:
     with threads_for(problem):
         threads = torch.get_num_threads()
         times = alternate(calls, 10 * rounds)
-    base = "fused pass" if "fused pass" in times else "eager pass"
+    base = next(name for name in ("fused pass", "torch.compile", "eager pass") if name in times)
     ratio = quartiles([a / b for a, b in zip(times["newton iteration"], times[base], strict=True)])
     return {
         "goal": f"{'one problem' if count == 1 else f'stack of {count}'}: a newton iteration against one {base}",

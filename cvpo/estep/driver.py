@@ -20,6 +20,7 @@ from cvpo.estep.stacks import Many, lanes_for
 from cvpo.estep.start import model_start
 from cvpo.estep.task import Minimum, main_task
 from cvpo.estep.warm import check_warm, from_warm, still_infeasible
+from cvpo.estep.workspace import passes_over
 
 
 def solve(
@@ -52,7 +53,8 @@ def solve(
 
         def cold() -> Tensor:
             limit, epsilon, least = (lanes.split(part) for part in (task.limit, task.epsilon, task.lower[:, 0]))
-            return lanes.join(model_start(lanes, Stack(task.q, task.log_prior), limit, epsilon, least), task.q)
+            data = passes_over(task.q, task.log_prior) if sync else Stack(task.q, task.log_prior)
+            return lanes.join(model_start(lanes, data, limit, epsilon, least), task.q)
 
         check_warm(problem, warm)
         if end is None:

@@ -74,17 +74,21 @@ def evaluate(q: Tensor, log_prior: Tensor | None, limit: Tensor, epsilon: Tensor
     return Evaluation(value, slack, rows, weights)
 
 
+def mix_of(x: Vector) -> Vector:
+    """The factors of (Q_r, Q_c) in z/log 2, by components."""
+    bits = 1.0 / (LN2 * x[0])
+    return (bits, *(-lam * bits for lam in x[1:]))
+
+
 def evaluate_in(
     lanes: Lanes, data: Pass, limit: Vector, epsilon: Number, x: Vector, keep: bool, wanted: Number = True
 ) -> tuple[Number, Vector, Matrix, Tensor | None]:
-    """:func:`evaluate` on components: (η, λ) and what belongs to them in the numbers of ``lanes``; w if to ``keep``.
+    """:func:`evaluate` on components: (η, λ) and what belongs to them in the numbers of ``lanes``.
 
-    What is not ``wanted`` may be of any value.
+    w if to ``keep`` and kept by ``data``; what is not ``wanted`` may be of any value.
     """
     eta = x[0]
-    bits = 1.0 / (LN2 * eta)
-    mix = (bits, *(-lam * bits for lam in x[1:]))
-    (log_total, top, *rest), weights = data.moments(lanes, mix, keep, wanted)
+    (log_total, top, *rest), weights = data.moments(lanes, mix_of(x), keep, wanted)
     first, second = rest[: len(x)], rest[len(x) :]
     log_mean = log_total - data.offset
     value = eta * (epsilon + (LN2 * top + log_mean))

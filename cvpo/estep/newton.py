@@ -8,7 +8,7 @@ from typing import ClassVar
 import attrs
 from torch import Tensor
 
-from cvpo.estep import alone, driver
+from cvpo.estep import direct, driver, fused
 from cvpo.estep.implicit import attach
 from cvpo.estep.lanes import Lanes, One
 from cvpo.estep.newton_descent import Pace, descend, descend_masked, minimum
@@ -20,7 +20,8 @@ from cvpo.estep.stacks import Many, lanes_for
 from cvpo.estep.task import Minimum, Task
 from cvpo.estep.warm import check_warm
 from cvpo.estep.workspace import passes_over
-from cvpo.validators import number
+from cvpo.extras import require
+from cvpo.validators import number, one_of
 
 
 @attrs.frozen
@@ -48,16 +49,32 @@ class Newton:
     max_iter: int = attrs.field(default=150, validator=number(ge=1, integer=True))
     check_every: int | None = attrs.field(default=1, validator=number(ge=1, integer=True, optional=True))
     budget: int = attrs.field(default=20, validator=number(ge=1, integer=True))
+    passes: str = attrs.field(default="auto", validator=one_of(("auto", "numba", "torch")))
+
+    def __attrs_post_init__(self) -> None:
+        if self.passes == "numba":
+            require("numba", "Newton(passes='numba')", "fast")
 
     def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
         """Solve every problem of the stack; ``warm`` gives starting points."""
         check_warm(problem, warm)
-        end = None
-        if self.check_every is not None and alone.fits(problem, warm):
-            pace = Pace(self.tolerance, self.max_iter, self.check_every)
-            solution, end = alone.solve(problem, warm, pace, self.accuracy)
-            if solution is not None:
-                return attach(problem, solution)
+        if self.passes == "torch":
+            with fused.switched_off():
+                return self._solve(problem, warm)
+        return self._solve(problem, warm)
+
+    def _solve(self, problem: DualProblem, warm: DualSolution | None) -> DualSolution:
+        if self.check_every is None or not direct.fits(problem, warm):
+            return self._drive(problem, warm, None)
+        pace = Pace(self.tolerance, self.max_iter, self.check_every)
+        solution, rest = direct.solve(problem, warm, pace, self.accuracy)
+        if solution is None:
+            return self._drive(problem, warm, rest and rest.end)
+        if rest is not None and rest.which is not None:
+            direct.put(solution, rest.which, self._drive(*direct.taken(problem, warm, rest.which), rest.end))
+        return attach(problem, solution)
+
+    def _drive(self, problem: DualProblem, warm: DualSolution | None, end: Minimum | None) -> DualSolution:
         sync = self.check_every is not None
         return driver.solve(problem, warm, self.minimise, self.accuracy, sync=sync, end=end, last_resort=self.max_iter)
 

@@ -39,10 +39,10 @@ class Pass(Protocol):
         """In the numbers of ``lanes``: mean_b E_p[(Q_r, Q_c)] and mean_b Cov_p, S + S² in all."""
 
     def moments(self, lanes: Lanes, mix: Vector, keep: bool, wanted: Number) -> tuple[Any, Tensor | None]:
-        """In the numbers of ``lanes``, and w [P,B,K] if to ``keep``, with z/log 2 = ``mix``ᵀ(Q_r, Q_c): means over
-        states of log Σ_k p exp(z − top), without p where it is uniform, of top/log 2, the largest (z + log p)/log 2 in
-        each state, of Σ_k w (z − top)/log 2 and Σ_k w Q_c, and of Cov_w[f], f = (z/log 2, Q_c); 2 + S + S² in all.
-        Where a problem is not ``wanted``, any finite numbers will do."""
+        """In the numbers of ``lanes``, with z/log 2 = ``mix``ᵀ(Q_r, Q_c), and w [P,B,K] if to ``keep`` and it
+        is at hand: means over states of log Σ_k p exp(z − top), without p where it is uniform, of top/log 2, the
+        largest (z + log p)/log 2 in each state, of Σ_k w (z − top)/log 2 and Σ_k w Q_c, and of Cov_w[f],
+        f = (z/log 2, Q_c); 2 + S + S² in all. Where a problem is not ``wanted``, any finite numbers will do."""
 
 
 class Stack(NamedTuple):

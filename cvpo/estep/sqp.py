@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import attrs
 import numpy as np
@@ -58,7 +58,12 @@ class Osqp:
         ends = [
             self._minimise_one(host.take(slice(i, i + 1)), start[i : i + 1].cpu(), i, cold) for i in range(len(start))
         ]
-        return Minimum(*(torch.cat(parts).to(start.device) for parts in zip(*(end[:7] for end in ends), strict=True)))
+
+        def together(parts: Any) -> Any:
+            # Compiled passes keep no weights.
+            return None if parts[0] is None else torch.cat(parts).to(start.device)
+
+        return Minimum(*map(together, zip(*(end[:7] for end in ends), strict=True)))
 
     def _minimise_one(self, task: Task, start: Tensor, index: int, cold: Callable[[], Tensor]) -> Minimum:
         broken = False

@@ -124,13 +124,28 @@ class Host:
 
     @staticmethod
     def solve(matrix: Matrix, right: Vector, pinned: Vector, value: Vector) -> Vector:
-        at = np.stack(pinned, axis=1)
-        rows = np.stack([entry for row in matrix for entry in row], axis=1)
-        system = np.where(at[:, :, None], np.eye(len(right)), rows.reshape(len(at), len(right), len(right)))
-        goal = np.where(at, np.stack(value, axis=1), np.stack(right, axis=1))
-        # NumPy's own raises where one of the matrices is singular.
-        found = torch.linalg.solve_ex(torch.from_numpy(system), torch.from_numpy(goal))[0]
-        return tuple(found.numpy().T)
+        """Elimination without pivoting, as in :meth:`One.solve`: for so small systems quicker than a library's, and no
+        other threads are woken, which would be in the way of the next pass."""
+        count = range(len(right))
+        rows = [
+            [np.where(at, float(i == j), entry) for j, entry in enumerate(line)]
+            for i, (line, at) in enumerate(zip(matrix, pinned, strict=True))
+        ]
+        goal = [np.where(at, held, aim) for at, held, aim in zip(pinned, value, right, strict=True)]
+        over = []
+        for k in count:
+            over.append(np.where(rows[k][k] > 0, 1.0 / rows[k][k], 0.0))
+            for i in count[k + 1 :]:
+                factor = rows[i][k] * over[k]
+                goal[i] = goal[i] - factor * goal[k]
+                for j in count[k + 1 :]:
+                    rows[i][j] = rows[i][j] - factor * rows[k][j]
+        for k in reversed(count):
+            rest = goal[k]
+            for j in count[k + 1 :]:
+                rest = rest - rows[k][j] * goal[j]
+            goal[k] = rest * over[k]
+        return tuple(goal)
 
 
 def lanes_for(tensor: Tensor) -> Lanes:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cvpo.estep import fused
 from cvpo.estep.lanes import Lanes, Number, One, Vector
 from cvpo.estep.passes import LN2, Pass, Stack
 from cvpo.estep.units import in_units
@@ -87,6 +88,8 @@ class Workspace:
 def passes_over(q: Tensor, log_prior: Tensor | None, unit: Vector | None = None) -> Pass:
     """Problems as they are best passed over many times; with ``unit``, one that belongs to the callee and is yet to be
     divided by these powers of two."""
+    if unit is None and fused.fits(q):
+        return fused.shifted(q, log_prior)
     if fits(q):
         return Workspace(q, log_prior, unit)
     if unit is not None:

@@ -16,6 +16,7 @@ PACKAGES = (
     "torch",
     "numpy",
     "scipy",
+    "numba",
     "attrs",
     "gymnasium",
     "safety-gymnasium",

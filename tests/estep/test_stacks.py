@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cvpo.estep import DualProblem, registry
+from cvpo.estep.lanes import One
 from cvpo.estep.stacks import Host, Many, lanes_for
 
 VALUES = torch.tensor(
@@ -50,16 +51,29 @@ def test_vectors_and_matrices_are_treated_alike(size: int):
         torch.testing.assert_close(
             lanes.matrix((lanes.split(right), *constants), matrix)[:, 0], right, rtol=0.0, atol=0.0
         )
-    torch.testing.assert_close(*answers, rtol=0.0, atol=0.0)
+    torch.testing.assert_close(*answers, rtol=1e-13, atol=1e-15)
     torch.testing.assert_close(answers[0][pinned], value[pinned], rtol=1e-13, atol=0.0)
 
 
-def test_a_singular_matrix_spoils_its_own_problem_only():
-    matrix = torch.stack([torch.zeros(2, 2), torch.eye(2)]).double()
-    rows = tuple(Host.split(matrix[:, i]) for i in range(2))
-    one, free = Host.split(torch.ones(2, 2, dtype=torch.float64)), Host.split(torch.zeros(2, 2, dtype=torch.bool))
-    answer = Host.join(Host.solve(rows, one, free, one), matrix)
-    assert not torch.isfinite(answer[0]).all() and answer[1].tolist() == [1.0, 1.0]
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_a_stack_of_systems_is_solved_as_each_is_singular_ones_among_them(size: int):
+    generator = torch.Generator().manual_seed(size)
+    square = torch.randn(6, size, size, generator=generator, dtype=torch.float64)
+    square[0] = 0.0
+    square[1, -1] = square[1, 0]
+    matrix = square @ square.mT
+    right, value = (torch.randn(6, size, generator=generator, dtype=torch.float64) for _ in range(2))
+    pinned = torch.rand(6, size, generator=generator) < 0.3
+    vectors = right, pinned, value
+    with np.errstate(all="ignore"):
+        rows = tuple(Host.split(matrix[:, i]) for i in range(size))
+        found = Host.join(Host.solve(rows, *map(Host.split, vectors)), matrix)
+    for i in range(6):
+        here = tuple(One.split(matrix[i : i + 1, j]) for j in range(size))
+        expected = One.solve(here, *(One.split(part[i : i + 1]) for part in vectors))
+        if i != 1:
+            assert found[i].tolist() == pytest.approx(expected, rel=1e-12, abs=1e-14)
+    assert torch.isfinite(found).all()
 
 
 @pytest.mark.parametrize("warm", [False, True])
@@ -73,7 +87,7 @@ def test_a_stack_is_solved_alike_in_arrays_and_in_tensors(monkeypatch: pytest.Mo
     reward[3], reward[4], reward[5, 0, 0] = 1e6 * reward[3], 1.0, torch.nan
     cost[6], limit[6] = 1e-6 * cost[6], 1e-6 * limit[6]
     problem = DualProblem(reward, cost, limit, 0.1)
-    solver = registry.create("newton")
+    solver = registry.create("newton", passes="torch")
     assert lanes_for(reward) is Host
     before = DualProblem(reward + 0.01 * reward.nan_to_num().roll(1, 0), cost, limit, 0.1)
     start = solver.solve(before) if warm else None

@@ -18,11 +18,12 @@ from tests.testing.wrong_solvers import WRONG, LimitIgnored, NeverSure, Right
 # CVPO_PROFILE=cvpo-nightly draws a hundred times as many.
 EXAMPLES = settings.get_profile(os.environ.get("CVPO_PROFILE", "cvpo-ci")).max_examples
 OPTIONS = {"adam": {"steps": 20}}
+SOLVERS = [*((name, OPTIONS.get(name, {})) for name in registry.names()), ("newton", {"passes": "torch"})]
 
 
-@pytest.mark.parametrize("name", registry.names())
-def test_every_solver_of_the_library_keeps_the_contract(name: str) -> None:
-    check_estep_solver(registry.create(name, **OPTIONS.get(name, {})), examples=EXAMPLES)
+@pytest.mark.parametrize(("name", "options"), SOLVERS, ids=lambda part: part if isinstance(part, str) else "")
+def test_every_solver_of_the_library_keeps_the_contract(name: str, options: dict) -> None:
+    check_estep_solver(registry.create(name, **options), examples=EXAMPLES)
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.__name__)

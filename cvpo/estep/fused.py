@@ -1,0 +1,186 @@
+"""Passes over problems on a host in loops that Numba compiles: every row is read once, and what is made of it not kept.
+
+They take a half to a sixth of the time of NumPy and torch, which go over the data once for each operation. Numba is an
+extra; without it passes are those of :mod:`cvpo.estep.workspace` and :class:`cvpo.estep.passes.Stack`, with the same
+numbers but for rounding. A first call loads what an earlier process has compiled, or compiles it, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import importlib
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cvpo.estep.lanes import Lanes, Number, Vector
+
+PART = 2**16
+"""Numbers of Q in one item: threads can share a large problem, and sums are added in an order that does not depend on
+how many threads there are."""
+SHARED = 2**17
+"""Numbers of Q from which a pass is worth the waking of other threads."""
+NONE = np.empty((0, 0, 0))
+_allowed = contextvars.ContextVar("allowed", default=True)
+
+
+@functools.cache
+def kernels() -> Any:
+    """The compiled loops, or None where Numba is not installed; one that cannot be imported is a warning."""
+    try:
+        return importlib.import_module("cvpo.estep.kernels")
+    except ModuleNotFoundError:
+        return None
+    except ImportError as error:
+        warnings.warn(f"numba is installed but cannot be imported, so passes are torch's: {error}", stacklevel=2)
+        return None
+
+
+@contextlib.contextmanager
+def switched_off() -> Iterator[None]:
+    """Without compiled loops, in this thread."""
+    token = _allowed.set(False)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def fits(*values: Tensor | None) -> bool:
+    """Whether loops on a host may go over these: not where a subclass of Tensor is to see what is done."""
+    if not _allowed.get() or kernels() is None or torch.compiler.is_compiling():
+        return False
+    recorded = torch.is_grad_enabled()
+    return all(
+        value is None or (value.is_cpu and type(value) is Tensor and not (recorded and value.requires_grad))
+        for value in values
+    )
+
+
+class Values(NamedTuple):
+    """``q_reward`` [P,B,K], ``q_cost`` [P,M,B,K], ``log_prior`` [P,B,K] or empty: contiguous, float32 or float64."""
+
+    q_reward: np.ndarray
+    q_cost: np.ndarray
+    log_prior: np.ndarray
+
+
+def values_of(q_reward: Tensor, q_cost: Tensor, log_prior: Tensor | None) -> Values:
+    """The values as they lie, leading dimensions flattened to P; a copy where loops could not read them."""
+    costs, *rows = q_cost.shape[-3:]
+    problems = math.prod(q_reward.shape[:-2])
+    given = NONE if log_prior is None else _array(log_prior, (problems, *rows))
+    return Values(_array(q_reward, (problems, *rows)), _array(q_cost, (problems, costs, *rows)), given)
+
+
+def shifted(q: Tensor, log_prior: Tensor | None) -> Fused:
+    """Problems ``q`` [P,S,B,K] whose rows have been shifted, in their units."""
+    values = values_of(q[:, 0], q[:, 1:], log_prior)
+    return Fused(values, np.zeros(q.shape[:3]), (1.0,) * q.shape[1])
+
+
+class Fused:
+    """P problems on a host, as the caller holds them: passes subtract the least value of each row, ``low`` [P,S,B], and
+    divide by ``unit`` [S] or [P,S]. ``q_reward`` [P,B,K], ``q_cost`` [P,M,B,K], ``log_prior`` [P,B,K] or empty."""
+
+    def __init__(self, values: Values, low: np.ndarray, unit: Vector) -> None:
+        problems, costs, states, particles = values.q_cost.shape
+        self.like = torch.empty(problems, dtype=torch.float64)
+        self.offset = 0.0 if len(values.log_prior) else math.log(particles)
+        self._shape, self._numbers = (problems, states, particles), (1 + costs) * states * particles
+        self._data = *values, low, 1.0 / _rows(unit, problems)
+        self._parts, self._size = _parts(values), (1 + costs) * (2 + costs)
+
+    def prior(self, lanes: Lanes) -> Any:
+        """See :meth:`~cvpo.estep.passes.Pass.prior`."""
+        problems = self._shape[0]
+        sums = np.empty((problems, self._parts, self._size))
+        _share(kernels().prior_moments, problems * self._parts, problems * self._numbers, *self._data, sums)
+        return lanes.split(_added(sums))
+
+    def moments(self, lanes: Lanes, mix: Vector, keep: bool, wanted: Number) -> tuple[Any, Tensor | None]:
+        """See :meth:`~cvpo.estep.passes.Pass.moments`; w is not kept, but made again by :meth:`weights`."""
+        problems, empty = self._shape[0], np.empty
+        if isinstance(wanted, np.ndarray):
+            which, empty = np.flatnonzero(wanted), np.zeros
+        else:
+            which = np.arange(problems)
+        sums = empty((problems, self._parts, 2 + self._size))
+        items, numbers = len(which) * self._parts, len(which) * self._numbers
+        _share(kernels().moments, items, numbers, which, *self._data, _rows(mix, problems), sums)
+        return lanes.split(_added(sums)), None
+
+    def weights(self, mix: Vector, dtype: torch.dtype) -> Tensor:
+        """w [P,B,K]; ``mix`` as for :meth:`moments`."""
+        problems = self._shape[0]
+        found = np.empty(self._shape, np.float32 if dtype is torch.float32 else np.float64)
+        _share(kernels().weights_at, problems, problems * self._numbers, *self._data, _rows(mix, problems), found)
+        return torch.from_numpy(found).to(dtype)
+
+
+def read(values: Values, limit: Tensor, epsilon: Tensor) -> tuple[Tensor, np.ndarray]:
+    """The numbers of :class:`cvpo.estep.scaling.Shifted`, and the least value of each row [P,S,B]."""
+    problems, costs, states, _ = values.q_cost.shape
+    low, parts = np.empty((problems, 1 + costs, states)), _parts(values)
+    numbers = np.empty((problems, parts, 3 + 3 * costs))
+    given = _array(limit, (problems, costs)), _array(epsilon, (problems,))
+    size = (1 + costs) * values.q_reward.size
+    _share(kernels().read, problems * parts, size, *values, *given, low, numbers)
+    return _added(numbers), low
+
+
+def _rows(vector: Vector, problems: int) -> np.ndarray:
+    """A vector by components, numbers or arrays [P], as an array [P,S]."""
+    rows = np.empty((problems, len(vector)))
+    for i, each in enumerate(vector):
+        rows[:, i] = each
+    return rows
+
+
+def _array(tensor: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+    """The values as they lie, or as contiguous float64 where loops are compiled for no such layout or dtype."""
+    if tensor.dtype not in (torch.float32, torch.float64):
+        tensor = tensor.to(torch.float64)
+    array: np.ndarray = tensor.detach().contiguous().numpy().reshape(shape)
+    return array
+
+
+def _added(sums: np.ndarray) -> Tensor:
+    """The sums of all parts."""
+    return torch.from_numpy(sums[:, 0] if sums.shape[1] == 1 else sums.sum(1))
+
+
+def _parts(values: Values) -> int:
+    _, costs, states, particles = values.q_cost.shape
+    return min(states, -(-(1 + costs) * states * particles // PART))
+
+
+def _share(kernel: Callable[..., None], items: int, numbers: int, *arguments: Any) -> None:
+    """``kernel`` on all ``items``, by as many threads as torch has if they hold ``numbers`` enough."""
+    if numbers < SHARED:
+        kernel(0, items, *arguments)
+        return
+    threads = min(torch.get_num_threads(), items)
+    ends = [items * i // threads for i in range(threads + 1)]
+    others = [
+        _pool(os.getpid(), threads - 1).submit(kernel, start, stop, *arguments)
+        for start, stop in zip(ends[1:], ends[2:], strict=False)
+    ]
+    kernel(0, ends[1], *arguments)
+    for other in others:
+        other.result()
+
+
+@functools.lru_cache(maxsize=1)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads of this ``process``: those of another do not survive its fork."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="cvpo-estep")

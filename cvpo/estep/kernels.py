@@ -1,0 +1,333 @@
+"""Loops over the data of a stack of problems that Numba compiles; importing this module needs Numba.
+
+What they are for is said in :mod:`cvpo.estep.fused`, and the mathematics is that of :mod:`cvpo.estep.passes`. A row of
+K particles is worked on while it lies in the nearest cache; values are the caller's own, less the least of their row as
+they are read. Loops release the interpreter's lock, so that threads may share the items of a stack. The numbers of an
+item depend neither on which thread took it nor on where arrays lie: no loop both adds up and writes. They share one
+file, since Numba takes what it has compiled for current while the file of a loop is unchanged, whatever it calls.
+
+Shapes: ``q_reward`` [P,B,K] and ``q_cost`` [P,M,B,K] in float32 or float64, ``log_prior`` [P,B,K] or empty, ``low``
+[P,S,B] the least value of each row, ``scale`` [P,S] one over the units, ``mix`` [P,S] with z/log 2 = mixᵀ(Q_r, Q_c) in
+these units. Sums are over C parts of the states of each problem; an item is one part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import extending, njit, types
+
+SUMS = {"nsz", "contract", "reassoc", "arcp"}
+"""What the compiler may do with sums, so that it can use all lanes: infinities and NaN keep their meaning."""
+ROUND = 1.5 * 2.0**52
+"""Added to a number of less than 2^51, it leaves the nearest integer in the last bits."""
+GAP = 64
+"""Numbers left free on both sides of every row to work in, so that a loop never has to allow for another array next to
+it: where it had, it would add in another order."""
+PER_LN2 = 1.0 / math.log(2.0)
+LARGE = 1e100
+"""Masses of states, each between 1 and K, are multiplied up to here before a logarithm is taken."""
+LOWEST = -1022.0
+"""Below this 2^t counts as 0: its exponent has no room in a normal float64."""
+(C0, C1, C2, C3, C4, C5, C6, C7, C8, C9, C10, C11, C12, C13) = (
+    math.log(2.0) ** power / math.factorial(power) for power in range(14)
+)
+"""2^r = Σ C_i r^i, within 4e-18 for |r| <= 1/2."""
+
+
+def _compiled(**options: Any) -> Callable[[Any], Any]:
+    """Numba's decorator; what it compiles is kept on the disk if there is a place for it."""
+
+    def compile_(function: Any) -> Any:
+        try:
+            return njit(cache=True, error_model="numpy", **options)(function)
+        except RuntimeError:
+            return njit(error_model="numpy", **options)(function)
+
+    return compile_
+
+
+_intrinsic: Any = extending.intrinsic
+_inlined = _compiled(fastmath=SUMS, forceinline=True)
+_loop = _compiled(fastmath=SUMS, nogil=True)
+
+
+@_intrinsic
+def _bits(context: Any, value: Any) -> Any:
+    """The bits of a float64, as an integer."""
+    return types.int64(types.float64), lambda _, builder, __, args: builder.bitcast(args[0], ir.IntType(64))
+
+
+@_intrinsic
+def _from_bits(context: Any, value: Any) -> Any:
+    """The float64 of these bits."""
+    return types.float64(types.int64), lambda _, builder, __, args: builder.bitcast(args[0], ir.DoubleType())
+
+
+@_compiled(fastmath={"nsz", "contract"})
+def _exp2(t: float) -> float:
+    """2^t for t <= 0, to two units in the last place: arithmetic that fills all lanes, as calls of exp2 do not."""
+    inside = t if t > LOWEST else LOWEST
+    integer = inside + ROUND
+    r = inside - (integer - ROUND)
+    r2 = r * r
+    r4 = r2 * r2
+    low = ((C0 + C1 * r) + (C2 + C3 * r) * r2) + ((C4 + C5 * r) + (C6 + C7 * r) * r2) * r4
+    high = ((C8 + C9 * r) + (C10 + C11 * r) * r2) + (C12 + C13 * r) * r4
+    power = _from_bits(_bits(low + high * (r4 * r4)) + (_bits(integer) << 52))
+    return power if t > LOWEST else 0.0
+
+
+@_compiled(fastmath=SUMS | {"nnan"})
+def _largest(row: np.ndarray) -> float:
+    top = row[0]
+    for k in range(len(row)):
+        top = max(top, row[k])
+    return top
+
+
+@_inlined
+def _states(item: int, parts: int, states: int) -> Any:
+    """The states of an item."""
+    part = item % parts
+    return range(part * states // parts, (part + 1) * states // parts)
+
+
+@_inlined
+def _row(memory: np.ndarray, i: int, particles: int) -> Any:
+    """Row ``i`` of the ``memory`` to work in."""
+    return memory[i][GAP : GAP + particles]
+
+
+@_inlined
+def _tilt(reward: Any, costs: Any, b: int, low: Any, mix: Any, log_prior: Any, z: Any, weights: Any) -> Any:
+    """z/log 2 of state ``b`` less its largest value (with log p), and w times Σ_k; that sum and that value."""
+    row, least, by = reward[b], low[0, b], mix[0]
+    for k in range(len(z)):
+        z[k] = by * (np.float64(row[k]) - least)
+    for m in range(len(costs)):
+        row, least, by = costs[m, b], low[1 + m, b], mix[1 + m]
+        for k in range(len(z)):
+            z[k] += by * (np.float64(row[k]) - least)
+    if len(log_prior):
+        for k in range(len(z)):
+            # Outside the support values may be of any size.
+            z[k] = z[k] if log_prior[k] > -np.inf else 0.0
+            weights[k] = z[k] + log_prior[k] * PER_LN2
+        top = _largest(weights)
+        for k in range(len(z)):
+            weights[k] = _exp2(weights[k] - top)
+            z[k] -= top
+    else:
+        top = _largest(z)
+        for k in range(len(z)):
+            moved = z[k] - top
+            z[k], weights[k] = moved, _exp2(moved)
+    total = 0.0
+    for k in range(len(z)):
+        total += weights[k]
+    return total, top
+
+
+@_inlined
+def _gather(costs: Any, b: int, low: Any, weights: Any, over: float, memory: Any, share: float, sums: Any) -> None:
+    """Adds ``share`` of E_w[f] and of the lower half of Cov_w[f] of state ``b`` to ``sums`` [S + S²].
+
+    f = (row 0 of ``memory``, Q_c), w = ``over`` · ``weights``.
+    """
+    count, particles = 1 + len(costs), len(weights)
+    for i in range(count):
+        f = _row(memory, i, particles)
+        if i:
+            row, least = costs[i - 1, b], low[i, b]
+            for k in range(particles):
+                f[k] = np.float64(row[k]) - least
+        mean, square = 0.0, 0.0
+        for k in range(particles):
+            mean += weights[k] * f[k]
+            square += weights[k] * f[k] * f[k]
+        mean *= over
+        memory[i, 0] = mean
+        sums[i] += share * mean
+        sums[count + count * i + i] += share * (over * square - mean * mean)
+        for j in range(i):
+            other, joint = _row(memory, j, particles), 0.0
+            for k in range(particles):
+                joint += weights[k] * f[k] * other[k]
+            sums[count + count * i + j] += share * (over * joint - mean * memory[j, 0])
+
+
+@_inlined
+def _finish(sums: Any, scale: Any) -> None:
+    """The upper half of the covariance as well, and all of it in the units of ``scale``."""
+    count = len(scale)
+    for i in range(count):
+        sums[i] *= scale[i]
+        for j in range(i + 1):
+            sums[count + count * i + j] *= scale[i] * scale[j]
+            sums[count + count * j + i] = sums[count + count * i + j]
+
+
+@_loop
+def moments(
+    start: int,
+    stop: int,
+    which: np.ndarray,
+    q_reward: np.ndarray,
+    q_cost: np.ndarray,
+    log_prior: np.ndarray,
+    low: np.ndarray,
+    scale: np.ndarray,
+    mix: np.ndarray,
+    sums: np.ndarray,
+) -> None:
+    """What :meth:`cvpo.estep.passes.Pass.moments` returns of the problems in ``which``: ``sums`` [P,C,2+S+S²]."""
+    _, states, particles = q_reward.shape
+    count, parts = scale.shape[1], sums.shape[1]
+    memory, none, share = np.empty((count + 1, particles + 2 * GAP)), np.empty(0), 1.0 / states
+    z, weights = _row(memory, 0, particles), _row(memory, count, particles)
+    for item in range(start, stop):
+        p = which[item // parts]
+        costs, least, total = q_cost[p], low[p], sums[p, item % parts]
+        total[:] = 0.0
+        mixed, units, product = mix[p] * scale[p], scale[p].copy(), 1.0
+        # z is scaled as it is made.
+        units[0] = 1.0
+        for b in _states(item, parts, states):
+            given = log_prior[p, b] if len(log_prior) else none
+            mass, top = _tilt(q_reward[p], costs, b, least, mixed, given, z, weights)
+            product *= mass
+            if product > LARGE:
+                total[0] += share * math.log(product)
+                product = 1.0
+            total[1] += share * top
+            _gather(costs, b, least, weights, 1.0 / mass, memory, share, total[2:])
+        total[0] += share * math.log(product)
+        _finish(total[2:], units)
+
+
+@_loop
+def weights_at(
+    start: int,
+    stop: int,
+    q_reward: np.ndarray,
+    q_cost: np.ndarray,
+    log_prior: np.ndarray,
+    low: np.ndarray,
+    scale: np.ndarray,
+    mix: np.ndarray,
+    found: np.ndarray,
+) -> None:
+    """w of the problems ``start`` to ``stop``: ``found`` [P,B,K]."""
+    _, states, particles = q_reward.shape
+    memory, none = np.empty((2, particles + 2 * GAP)), np.empty(0)
+    z, weights = _row(memory, 0, particles), _row(memory, 1, particles)
+    for p in range(start, stop):
+        mixed = mix[p] * scale[p]
+        for b in range(states):
+            given = log_prior[p, b] if len(log_prior) else none
+            mass, _ = _tilt(q_reward[p], q_cost[p], b, low[p], mixed, given, z, weights)
+            over = 1.0 / mass
+            for k in range(particles):
+                found[p, b, k] = over * weights[k]
+
+
+@_loop
+def prior_moments(
+    start: int,
+    stop: int,
+    q_reward: np.ndarray,
+    q_cost: np.ndarray,
+    log_prior: np.ndarray,
+    low: np.ndarray,
+    scale: np.ndarray,
+    sums: np.ndarray,
+) -> None:
+    """What :meth:`cvpo.estep.passes.Pass.prior` returns: ``sums`` [P,C,S+S²]."""
+    _, states, particles = q_reward.shape
+    count, parts = scale.shape[1], sums.shape[1]
+    memory = np.empty((count + 1, particles + 2 * GAP))
+    f0, prior = _row(memory, 0, particles), _row(memory, count, particles)
+    prior[:] = 1.0 / particles
+    for item in range(start, stop):
+        p = item // parts
+        total = sums[p, item % parts]
+        total[:] = 0.0
+        for b in _states(item, parts, states):
+            row, least = q_reward[p, b], low[p, 0, b]
+            if len(log_prior):
+                for k in range(particles):
+                    prior[k] = _exp2(log_prior[p, b, k] * PER_LN2)
+            for k in range(particles):
+                f0[k] = np.float64(row[k]) - least
+            _gather(q_cost[p], b, low[p], prior, 1.0, memory, 1.0 / states, total)
+        _finish(total, scale[p])
+
+
+@_loop
+def read(
+    start: int,
+    stop: int,
+    q_reward: np.ndarray,
+    q_cost: np.ndarray,
+    log_prior: np.ndarray,
+    limit: np.ndarray,
+    epsilon: np.ndarray,
+    low: np.ndarray,
+    numbers: np.ndarray,
+) -> None:
+    """Fills ``low`` and ``numbers`` [P,C,n], which are those of :class:`cvpo.estep.scaling.Shifted`."""
+    _, states, particles = q_reward.shape
+    costs, parts, none = q_cost.shape[1], numbers.shape[1], np.empty(0)
+    for item in range(start, stop):
+        p = item // parts
+        total = numbers[p, item % parts]
+        total[:] = 0.0
+        if item % parts == 0:
+            total[-2] = epsilon[p]
+            total[-1] = 1.0 + (0.0 if len(log_prior) else math.log(particles))
+        for b in _states(item, parts, states):
+            given = log_prior[p, b] if len(log_prior) else none
+            total[-1] -= _least(given) / states
+            low[p, 0, b], width = _ends(q_reward[p, b], given)
+            total[0] += width / states
+            for m in range(costs):
+                least, width = _ends(q_cost[p, m, b], given)
+                low[p, 1 + m, b] = least
+                total[1 + m] += width / states
+                total[1 + costs + m] += (limit[p, m] - least) / states
+                total[1 + 2 * costs + m] += abs(least) / states
+
+
+@_inlined
+def _least(log_prior: Any) -> float:
+    """The least log p within the support."""
+    least, doubt = 0.0, 0.0
+    for k in range(len(log_prior)):
+        inside = log_prior[k] if log_prior[k] != -np.inf else 0.0
+        least = min(least, inside)
+        # NaN and infinities may get lost in comparisons, not here.
+        doubt += 0.0 * inside
+    return least + doubt
+
+
+@_inlined
+def _ends(row: Any, log_prior: Any) -> Any:
+    """The least value within the prior's support and the range; NaN if anything is not finite."""
+    low, high, doubt = np.inf, -np.inf, 0.0
+    if len(log_prior):
+        for k in range(len(row)):
+            value, inside = np.float64(row[k]), log_prior[k] > -np.inf
+            low = min(low, value if inside else np.inf)
+            high = max(high, value if inside else -np.inf)
+            doubt += 0.0 * value
+    else:
+        for k in range(len(row)):
+            value = np.float64(row[k])
+            low, high = min(low, value), max(high, value)
+            doubt += 0.0 * value
+    return low + doubt, high - low + doubt

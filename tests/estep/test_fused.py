@@ -1,0 +1,208 @@
+"""Compiled passes: the numbers of the passes in tensors, whatever the layout, the dtype, or the number of threads."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cvpo.errors import DependencyError
+from cvpo.estep import DualProblem, Status, fused, kkt_residuals, registry
+from cvpo.estep.passes import Stack
+from cvpo.estep.scaling import shifted
+from cvpo.estep.stacks import Host
+from cvpo.estep.workspace import Workspace, passes_over
+from tests.estep.problems import draw_problem
+
+pytest.importorskip("numba")
+CASES = [(costs, prior) for costs in (0, 1, 3) for prior in ("uniform", "given", "holes")]
+MIX = (0.7, -1.3, 0.2, -0.4)
+
+
+def _problem(costs: int, prior: str, dtype: torch.dtype = torch.float64, lead: tuple[int, ...] = (4,)) -> DualProblem:
+    problem = draw_problem(costs, lead, costs=costs, states=11, particles=9, prior=True, dtype=dtype)
+    log_p = problem.log_p.clone()
+    if prior == "holes":
+        log_p[..., ::3] = -torch.inf
+    given = None if prior == "uniform" else log_p
+    return DualProblem(problem.q_reward, problem.q_cost, problem.cost_limit, problem.kl_epsilon, given)
+
+
+def _read(problem: DualProblem) -> tuple[fused.Values, Tensor, np.ndarray]:
+    values = fused.values_of(problem.q_reward, problem.q_cost, problem.log_prior)
+    return values, *fused.read(values, problem.cost_limit, problem.kl_epsilon)
+
+
+def _in_tensors(problem: DualProblem) -> tuple[Stack, Tensor]:
+    with fused.switched_off():
+        raw = shifted(problem)
+    return Stack(raw.q, raw.log_prior), raw.numbers
+
+
+def _moments(data: Stack | fused.Fused, size: int) -> np.ndarray:
+    mix = tuple(np.full(4, each) for each in MIX[:size])
+    return np.stack(data.moments(Host, mix, False, True)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(("costs", "prior"), CASES)
+def test_numbers_are_those_of_passes_in_tensors(costs: int, prior: str, dtype: torch.dtype) -> None:
+    problem = _problem(costs, prior, dtype)
+    values, numbers, low = _read(problem)
+    data, (right, expected) = fused.Fused(values, low, (1.0,) * (1 + costs)), _in_tensors(problem)
+    torch.testing.assert_close(numbers, expected, rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(_moments(data, 1 + costs), _moments(right, 1 + costs), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(np.stack(data.prior(Host)), np.stack(right.prior(Host)), rtol=1e-12, atol=1e-13)
+    weights = data.weights(MIX[: 1 + costs], torch.float64)
+    x = torch.tensor([[1.0, *(-each / MIX[0] for each in MIX[1 : 1 + costs])]] * 4, dtype=torch.float64)
+    x[:, 0] = 1.0 / (MIX[0] * np.log(2.0))
+    torch.testing.assert_close(weights, _weights(right, x), rtol=1e-12, atol=0.0)
+    assert data.weights(MIX[: 1 + costs], dtype).dtype == dtype
+
+
+def _weights(data: Stack, x: Tensor) -> Tensor:
+    z = (data.q[:, 0] - (x[:, 1:, None, None] * data.q[:, 1:]).sum(1)) / x[:, :1, None]
+    return torch.softmax(z if data.log_prior is None else z + data.log_prior, -1)
+
+
+@pytest.mark.parametrize(("costs", "prior"), CASES)
+def test_units_are_those_of_values_that_were_divided_by_them(costs: int, prior: str) -> None:
+    unit = [2.0**power for power in (9, -7, 0, 30)][: 1 + costs]
+    problem = _problem(costs, prior)
+    scale = torch.tensor(unit, dtype=torch.float64)
+    values, _, low = _read(problem)
+    divided = fused.values_of(problem.q_reward / unit[0], problem.q_cost / scale[1:, None, None], problem.log_prior)
+    found = fused.Fused(values, low, tuple(unit))
+    expected = fused.Fused(divided, low / scale.view(1, -1, 1).numpy(), (1.0,) * (1 + costs))
+    np.testing.assert_array_equal(_moments(found, 1 + costs), _moments(expected, 1 + costs))
+    np.testing.assert_array_equal(np.stack(found.prior(Host)), np.stack(expected.prior(Host)))
+
+
+@pytest.mark.parametrize("prior", ["uniform", "holes"])
+def test_parts_add_up_and_threads_change_nothing(prior: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    values, _, low = _read(_problem(2, prior))
+    whole = fused.Fused(values, low, (1.0,) * 3)
+    expected = _moments(whole, 3), np.stack(whole.prior(Host)), whole.weights(MIX[:3], torch.float64)
+    monkeypatch.setattr(fused, "PART", 100)
+    monkeypatch.setattr(fused, "SHARED", 0)
+    found, seen, threads = [], set(), torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            _, numbers, again = _read(_problem(2, prior))
+            data = fused.Fused(values, again, (1.0,) * 3)
+            found.append((_moments(data, 3), np.stack(data.prior(Host)), data.weights(MIX[:3], torch.float64), numbers))
+            seen |= {thread.name for thread in threading.enumerate() if thread.name.startswith("cvpo-estep")}
+    finally:
+        torch.set_num_threads(threads)
+    assert data._parts == 3 and len(seen) == 2, "three parts of a problem, and two threads beside this one"
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(found[0], expected, strict=False):
+        np.testing.assert_allclose(one, other, rtol=1e-13, atol=1e-14)
+
+
+def test_only_the_problems_that_are_wanted_are_passed_over() -> None:
+    values, _, low = _read(_problem(1, "given"))
+    data, mix = fused.Fused(values, low, (1.0, 1.0)), tuple(np.full(4, each) for each in MIX[:2])
+    whole = np.stack(data.moments(Host, mix, False, True)[0])
+    for wanted in ([True, False, True, False], [False] * 4, [True] * 4):
+        found = np.stack(data.moments(Host, mix, False, np.array(wanted))[0])
+        np.testing.assert_array_equal(found, np.where(wanted, whole, 0.0))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("prior", ["uniform", "holes"])
+@pytest.mark.parametrize("part", ["q_reward", "q_cost", "cost_limit", "kl_epsilon"])
+def test_what_is_not_finite_is_found_outside_the_support_as_well(part: str, prior: str, bad: float) -> None:
+    problem = _problem(2, prior)
+    parts = {name: getattr(problem, name).clone() for name in ("q_reward", "q_cost", "cost_limit", "kl_epsilon")}
+    parts[part].view(4, -1)[1, 0] = bad
+    values, numbers, _ = _read(DualProblem(**parts, log_prior=problem.log_prior))
+    assert torch.isfinite(numbers).all(1).tolist() == [True, False, True, True]
+    solver = registry.create("newton")
+    expected = solver.solve(problem).status.tolist()
+    expected[1] = Status.NONFINITE
+    assert solver.solve(DualProblem(**parts, log_prior=problem.log_prior)).status.tolist() == expected
+
+
+def test_powers_of_two_are_right_to_two_units_in_the_last_place() -> None:
+    kernels = fused.kernels()
+    points = np.concatenate([-np.logspace(-12, 3, 4000), -np.arange(1100.0), [-0.5, -0.0, -np.inf]])
+    found = np.array([kernels._exp2(t) for t in points])
+    right = np.where(points > kernels.LOWEST, np.exp2(points), 0.0)
+    assert (np.abs(found - right) <= 2.0 * np.spacing(right)).all() and (found[right == 0] == 0).all()
+
+
+@pytest.mark.parametrize("lead", [(), (5,), (2, 3)])
+def test_layouts_that_loops_cannot_read_are_copied(lead: tuple[int, ...]) -> None:
+    problem = _problem(2, "given", lead=lead)
+    rest = problem.cost_limit, problem.kl_epsilon, problem.log_prior
+    twisted = problem.q_reward.mT.contiguous().mT, problem.q_cost.mT.contiguous().mT
+    expected, found = (
+        registry.create("newton").solve(DualProblem(*values, *rest))
+        for values in ((problem.q_reward, problem.q_cost), twisted)
+    )
+    assert torch.equal(found.weights, expected.weights) and torch.equal(found.eta, expected.eta)
+    assert found.weights.shape == problem.q_reward.shape and found.lam.shape == problem.cost_limit.shape
+
+
+@pytest.mark.parametrize("lead", [(), (6,)])
+@pytest.mark.parametrize("warm", [False, True])
+def test_both_kinds_of_passes_lead_to_the_same_answers(lead: tuple[int, ...], warm: bool) -> None:
+    """Feasible limits and, in a stack, one that is out of reach and one problem that is not finite."""
+    problem = _problem(2, "given", lead=lead)
+    if lead:
+        problem.cost_limit[1] = -10.0
+        problem.q_reward[2, 0, 0] = torch.nan
+    near = DualProblem(
+        problem.q_reward + 0.01, 1.01 * problem.q_cost, problem.cost_limit, problem.kl_epsilon, problem.log_prior
+    )
+    answers = []
+    for passes in ("numba", "torch"):
+        solver = registry.create("newton", passes=passes)
+        answers.append(solver.solve(problem, solver.solve(near) if warm else None))
+    found, expected = answers
+    assert torch.equal(found.status, expected.status)
+    for name in ("eta", "lam", "weights", "violation"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-7, atol=1e-9)
+    solved = found.status == Status.OK
+    assert (kkt_residuals(problem, found).max[solved] <= 1e-6).all()
+
+
+def test_who_goes_over_the_data() -> None:
+    q = shifted(_problem(1, "uniform", lead=())).q
+    assert isinstance(passes_over(q, None), fused.Fused)
+    with fused.switched_off():
+        assert isinstance(passes_over(q, None), Workspace)
+    for other in (q.to("meta"), q.requires_grad_()):
+        assert not fused.fits(other)
+    with torch.no_grad():
+        assert fused.fits(q)
+
+
+def test_without_numba_passes_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "kernels", fused.kernels.__wrapped__)
+    monkeypatch.setitem(sys.modules, "cvpo.estep.kernels", None)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    problem = _problem(1, "given")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not fused.fits(problem.q_reward)
+        assert (registry.create("newton").solve(problem).status == Status.OK).all()
+    with pytest.raises(DependencyError, match=r"pip install 'cvpo\[fast\]'"):
+        registry.create("newton", passes="numba")
+
+
+def test_a_numba_that_does_not_import_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise ImportError("Numba needs NumPy 9 or less")
+
+    monkeypatch.setattr(fused.importlib, "import_module", broken)
+    with pytest.warns(UserWarning, match="NumPy 9 or less"):
+        assert fused.kernels.__wrapped__() is None
