@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cvpo.buffers.compiled_tree import tree_for
 from cvpo.buffers.nstep import store_for
 from cvpo.buffers.protocol import end_windows
 from cvpo.buffers.ring import STORAGE
-from cvpo.buffers.sumtree import SumTree
 from cvpo.errors import ConfigError
 from cvpo.types import Batch, Spec, Transition
 from cvpo.validators import flag, number, one_of
@@ -60,9 +60,8 @@ class PrioritizedStore:
         self.inner = store_for(config, spec, num_envs, device, generator)
         self.ring = self.inner.ring
         device = self.ring.device
-        self.tree = SumTree(self.ring.rows * num_envs, device)
+        self.tree = tree_for(self.ring.rows * num_envs, device)
         self.largest = torch.ones((), dtype=torch.float64, device=device)
-        self._strata = torch.empty(0, dtype=torch.float64, device=device)
 
     def __len__(self) -> int:
         return len(self.inner)
@@ -91,17 +90,9 @@ class PrioritizedStore:
 
     def sample(self, size: int) -> Batch:
         self.ring.check_draw(size)
-        device = self.ring.device
-        if len(self._strata) != size:
-            self._strata = torch.arange(size, dtype=torch.float64, device=device)
-        shape = len(self.tree.levels), size
-        uniform = torch.rand(shape, generator=self.generator, dtype=torch.float64, device=device)
-        # Strata of the uppermost level only: draws of the levels below are independent.
-        uniform[0].add_(self._strata).div_(size)
-        # Rounded up, the last draw could be 1 itself.
-        leaf = self.tree.draw(uniform.clamp_(max=1.0 - 1e-15))
-        priority = self.tree.levels[0].index_select(0, leaf)
-        return self.inner.at(leaf, (priority.amin() / priority).pow_(self.config.beta).float())
+        shape = self.tree.shares, size
+        uniform = torch.rand(shape, generator=self.generator, dtype=torch.float64, device=self.ring.device)
+        return self.inner.at(*self.tree.sample(uniform, self.config.beta))
 
     def reprioritise(self, index: Tensor, td: Tensor) -> None:
         priority = (td.detach().double().abs() + self.config.floor).pow(self.config.alpha)

@@ -33,6 +33,9 @@ class SumTree:
         claim(f"a tree of {leaves} priorities", self.nbytes, device)
         self.levels = [torch.zeros(size, dtype=torch.float64, device=device) for size in padded]
         self.rows = [level.view(-1, FANOUT) for level in self.levels[:-1]]
+        #: Uniform numbers that a draw takes: one for each level.
+        self.shares = len(self.levels)
+        self._strata = torch.empty(0, dtype=torch.float64, device=device)
 
     def write(self, index: Tensor, values: Tensor) -> None:
         """Set the leaves ``index`` [B], each listed once or with equal values, to ``values`` [B] >= 0."""
@@ -69,6 +72,19 @@ class SumTree:
             child = torch.searchsorted(cumulative, (share * cumulative[:, -1]).unsqueeze(-1), right=True)
             node = torch.add(child.squeeze(-1), node, alpha=FANOUT)
         return node
+
+    def sample(self, uniform: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+        """Leaves [B], one of each Bth part of the total, for ``uniform`` [levels,B] in [0, 1); and their weights, (P /
+        min P)^(−``beta``) in float32."""
+        size = uniform.shape[1]
+        if len(self._strata) != size:
+            self._strata = torch.arange(size, dtype=torch.float64, device=uniform.device)
+        # Strata of the uppermost level only: draws of the levels below are independent.
+        uniform[0].add_(self._strata).div_(size)
+        # Rounded up, the last draw could be 1 itself.
+        leaf = self.draw(uniform.clamp_(max=1.0 - 1e-15))
+        priority = self.levels[0].index_select(0, leaf)
+        return leaf, (priority.amin() / priority).pow_(beta).float()
 
     @property
     def total(self) -> Tensor:

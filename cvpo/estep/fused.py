@@ -7,14 +7,10 @@ numbers but for rounding. A first call loads what an earlier process has compile
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import functools
-import importlib
 import math
 import os
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -22,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cvpo.compiled import loops, readable
 from cvpo.estep.lanes import Lanes, Number, Vector
 
 PART = 2**16
@@ -30,40 +27,16 @@ how many threads there are."""
 SHARED = 2**17
 """Numbers of Q from which a pass is worth the waking of other threads."""
 NONE = np.empty((0, 0, 0))
-_allowed = contextvars.ContextVar("allowed", default=True)
 
 
-@functools.cache
 def kernels() -> Any:
-    """The compiled loops, or None where Numba is not installed; one that cannot be imported is a warning."""
-    try:
-        return importlib.import_module("cvpo.estep.kernels")
-    except ModuleNotFoundError:
-        return None
-    except ImportError as error:
-        warnings.warn(f"numba is installed but cannot be imported, so passes are torch's: {error}", stacklevel=2)
-        return None
-
-
-@contextlib.contextmanager
-def switched_off() -> Iterator[None]:
-    """Without compiled loops, in this thread."""
-    token = _allowed.set(False)
-    try:
-        yield
-    finally:
-        _allowed.reset(token)
+    """The compiled loops; None without Numba."""
+    return loops("cvpo.estep.kernels")
 
 
 def fits(*values: Tensor | None) -> bool:
-    """Whether loops on a host may go over these: not where a subclass of Tensor is to see what is done."""
-    if not _allowed.get() or kernels() is None or torch.compiler.is_compiling():
-        return False
-    recorded = torch.is_grad_enabled()
-    return all(
-        value is None or (value.is_cpu and type(value) is Tensor and not (recorded and value.requires_grad))
-        for value in values
-    )
+    """Whether compiled loops go over these."""
+    return kernels() is not None and readable(*values)
 
 
 class Values(NamedTuple):

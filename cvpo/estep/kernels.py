@@ -3,8 +3,7 @@
 What they are for is said in :mod:`cvpo.estep.fused`, and the mathematics is that of :mod:`cvpo.estep.passes`. A row of
 K particles is worked on while it lies in the nearest cache; values are the caller's own, less the least of their row as
 they are read. Loops release the interpreter's lock, so that threads may share the items of a stack. The numbers of an
-item depend neither on which thread took it nor on where arrays lie: no loop both adds up and writes. They share one
-file, since Numba takes what it has compiled for current while the file of a loop is unchanged, whatever it calls.
+item depend neither on which thread took it nor on where arrays lie: no loop both adds up and writes.
 
 Shapes: ``q_reward`` [P,B,K] and ``q_cost`` [P,M,B,K] in float32 or float64, ``log_prior`` [P,B,K] or empty, ``low``
 [P,S,B] the least value of each row, ``scale`` [P,S] one over the units, ``mix`` [P,S] with z/log 2 = mixᵀ(Q_r, Q_c) in
@@ -14,12 +13,13 @@ these units. Sums are over C parts of the states of each problem; an item is one
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import extending, njit, types
+from numba import extending, types
+
+from cvpo.compiled import compiled
 
 SUMS = {"nsz", "contract", "reassoc", "arcp"}
 """What the compiler may do with sums, so that it can use all lanes: infinities and NaN keep their meaning."""
@@ -39,21 +39,9 @@ LOWEST = -1022.0
 """2^r = Σ C_i r^i, within 4e-18 for |r| <= 1/2."""
 
 
-def _compiled(**options: Any) -> Callable[[Any], Any]:
-    """Numba's decorator; what it compiles is kept on the disk if there is a place for it."""
-
-    def compile_(function: Any) -> Any:
-        try:
-            return njit(cache=True, error_model="numpy", **options)(function)
-        except RuntimeError:
-            return njit(error_model="numpy", **options)(function)
-
-    return compile_
-
-
 _intrinsic: Any = extending.intrinsic
-_inlined = _compiled(fastmath=SUMS, forceinline=True)
-_loop = _compiled(fastmath=SUMS, nogil=True)
+_inlined = compiled(fastmath=SUMS, forceinline=True)
+_loop = compiled(fastmath=SUMS, nogil=True)
 
 
 @_intrinsic
@@ -68,7 +56,7 @@ def _from_bits(context: Any, value: Any) -> Any:
     return types.float64(types.int64), lambda _, builder, __, args: builder.bitcast(args[0], ir.DoubleType())
 
 
-@_compiled(fastmath={"nsz", "contract"})
+@compiled(fastmath={"nsz", "contract"})
 def _exp2(t: float) -> float:
     """2^t for t <= 0, to two units in the last place: arithmetic that fills all lanes, as calls of exp2 do not."""
     inside = t if t > LOWEST else LOWEST
@@ -82,7 +70,7 @@ def _exp2(t: float) -> float:
     return power if t > LOWEST else 0.0
 
 
-@_compiled(fastmath=SUMS | {"nnan"})
+@compiled(fastmath=SUMS | {"nnan"})
 def _largest(row: np.ndarray) -> float:
     top = row[0]
     for k in range(len(row)):

@@ -8,7 +8,8 @@ from typing import ClassVar
 import attrs
 from torch import Tensor
 
-from cvpo.estep import direct, driver, fused
+from cvpo.compiled import switched_off
+from cvpo.estep import direct, driver
 from cvpo.estep.implicit import attach
 from cvpo.estep.lanes import Lanes, One
 from cvpo.estep.newton_descent import Pace, descend, descend_masked, minimum
@@ -59,7 +60,7 @@ class Newton:
         """Solve every problem of the stack; ``warm`` gives starting points."""
         check_warm(problem, warm)
         if self.passes == "torch":
-            with fused.switched_off():
+            with switched_off():
                 return self._solve(problem, warm)
         return self._solve(problem, warm)
 

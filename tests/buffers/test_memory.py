@@ -7,6 +7,7 @@ import torch
 
 from cvpo import buffers
 from cvpo.buffers import memory
+from cvpo.buffers.compiled_tree import CompiledTree
 from cvpo.buffers.ring import Ring
 from cvpo.buffers.sumtree import SumTree
 from cvpo.errors import ConfigError
@@ -33,6 +34,8 @@ def test_priorities_are_counted_and_refused_too(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(memory, "available", lambda device: 2**20)
     with pytest.raises(ConfigError, match=r"a tree of 1048576 priorities takes 8519680 bytes .*; choose a smaller"):
         SumTree(2**20, CPU)
+    with pytest.raises(ConfigError, match=r"a tree of 1048576 priorities takes 9587008 bytes .*; choose a smaller"):
+        CompiledTree(2**20, None)
 
 
 def test_pinned_storage_samples_what_the_device_does() -> None:

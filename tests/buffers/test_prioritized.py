@@ -1,13 +1,18 @@
-"""The sum tree against direct sums, and prioritised draws against their probabilities."""
+"""The sum trees against direct sums, and prioritised draws against their probabilities; both kinds of trees."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 import attrs
 import pytest
 import torch
 
 from cvpo import buffers
+from cvpo.buffers.compiled_tree import CompiledTree, tree_for
 from cvpo.buffers.sumtree import FANOUT, ROOT, SumTree
+from cvpo.compiled import switched_off
 from cvpo.errors import ConfigError
 from tests.buffers.test_buffers import CPU, spec, stream
 from tests.fakes import line_agent
@@ -15,22 +20,38 @@ from tests.fakes import line_agent
 SIZES = [1, 5, ROOT, ROOT + 1, 3 * ROOT * FANOUT + 7]
 
 
-def random_tree(leaves: int, seed: int = 0) -> tuple[SumTree, torch.Tensor]:
+@pytest.fixture(params=[CompiledTree, SumTree], autouse=True)
+def kind(request: pytest.FixtureRequest) -> Iterator[type]:
+    """The kind of tree that stores are built with."""
+    if request.param is CompiledTree:
+        pytest.importorskip("numba")
+    with contextlib.nullcontext() if request.param is CompiledTree else switched_off():
+        assert type(tree_for(1, CPU)) is request.param
+        yield request.param
+
+
+def random_tree(leaves: int, seed: int = 0) -> tuple[SumTree | CompiledTree, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     values = torch.rand(leaves, generator=generator, dtype=torch.float64)
     values[torch.rand(leaves, generator=generator) < 0.3] = 0.0
     values[-1] = 2.0
-    tree = SumTree(leaves, CPU)
+    tree = tree_for(leaves, CPU)
     tree.write(torch.arange(leaves), values)
     return tree, values
 
 
 @pytest.mark.parametrize("leaves", SIZES)
-def test_draws_are_those_of_the_cumulative_sums(leaves: int) -> None:
-    """Level by level: the node in which a share of the sum of all lies, then the child in which a share of its own."""
+def test_draws_are_those_of_the_cumulative_sums(leaves: int, kind: type) -> None:
+    """All at once, or level by level: the node in which a share of the sum of all lies, then the child in which a share
+    of its own."""
     tree, values = random_tree(leaves)
     torch.testing.assert_close(tree.total, values.sum())
-    shares = torch.rand((len(tree.levels), 200), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    shares = torch.rand((tree.shares, 200), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    if kind is CompiledTree:
+        cumulative = values.cumsum(0)
+        right = torch.searchsorted(cumulative, shares[0] * cumulative[-1], right=True)
+        assert (tree.draw(shares) == right).float().mean() > 0.99
+        return
     expected = torch.zeros(200, dtype=torch.long)
     for level, share in enumerate(shares):
         width = FANOUT ** (len(shares) - 1 - level)
@@ -49,17 +70,17 @@ def test_a_leaf_of_priority_zero_is_never_drawn(leaves: int) -> None:
     ends = torch.tensor([0.0, 1.0 - 1e-15], dtype=torch.float64)
     edges = torch.cat([ends, (values.cumsum(0) / values.sum())[:-1][-2000:]]).clamp(max=1.0 - 1e-15)
     for below in (edges, edges.flip(0), ends[1].expand(len(edges))):
-        shares = torch.stack([edges] + [below] * (len(tree.levels) - 1))
+        shares = torch.stack([edges] + [below] * (tree.shares - 1))
         assert (values[tree.draw(shares)] > 0).all()
-    one = SumTree(leaves, CPU)
+    one = tree_for(leaves, CPU)
     one.write(torch.tensor([leaves // 2]), torch.tensor([1e-300], dtype=torch.float64))
-    shares = torch.tensor([0.0, 0.5, 1.0 - 1e-15], dtype=torch.float64).expand(len(one.levels), -1)
+    shares = torch.tensor([0.0, 0.5, 1.0 - 1e-15], dtype=torch.float64).expand(one.shares, -1)
     assert one.draw(shares).tolist() == [leaves // 2] * 3
 
 
 def test_ranges_and_single_writes_make_the_same_tree() -> None:
     size = 3 * ROOT * FANOUT + 7
-    ranges, singles = SumTree(size, CPU), SumTree(size, CPU)
+    ranges, singles = tree_for(size, CPU), tree_for(size, CPU)
     for first, count, value in ((0, 1024, 0.7), (1000, 77, 0.1), (size - 500, 500, 3.0)):
         ranges.write_range(first, count, torch.tensor(value))
         singles.write(torch.arange(first, first + count), torch.full((count,), value, dtype=torch.float64))
@@ -171,7 +192,7 @@ def test_errors_that_are_not_finite_are_refused_and_spoil_nothing(bad):
 
 def test_many_leaves_at_once_are_summed_as_one_by_one() -> None:
     leaves = 3 * ROOT
-    tree, other = (SumTree(leaves, torch.device("cpu")) for _ in range(2))
+    tree, other = (tree_for(leaves, CPU) for _ in range(2))
     index = torch.randperm(leaves, generator=torch.Generator().manual_seed(0))
     values = torch.rand(leaves, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     for order in (torch.arange(leaves), index):

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from cvpo import compiled
+from cvpo.compiled import switched_off
 from cvpo.errors import DependencyError
 from cvpo.estep import DualProblem, Status, fused, kkt_residuals, registry
 from cvpo.estep.passes import Stack
@@ -39,7 +41,7 @@ def _read(problem: DualProblem) -> tuple[fused.Values, Tensor, np.ndarray]:
 
 
 def _in_tensors(problem: DualProblem) -> tuple[Stack, Tensor]:
-    with fused.switched_off():
+    with switched_off():
         raw = shifted(problem)
     return Stack(raw.q, raw.log_prior), raw.numbers
 
@@ -178,7 +180,7 @@ def test_both_kinds_of_passes_lead_to_the_same_answers(lead: tuple[int, ...], wa
 def test_who_goes_over_the_data() -> None:
     q = shifted(_problem(1, "uniform", lead=())).q
     assert isinstance(passes_over(q, None), fused.Fused)
-    with fused.switched_off():
+    with switched_off():
         assert isinstance(passes_over(q, None), Workspace)
     for other in (q.to("meta"), q.requires_grad_()):
         assert not fused.fits(other)
@@ -187,7 +189,7 @@ def test_who_goes_over_the_data() -> None:
 
 
 def test_without_numba_passes_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "kernels", fused.kernels.__wrapped__)
+    monkeypatch.setattr(compiled, "_module", compiled._module.__wrapped__)
     monkeypatch.setitem(sys.modules, "cvpo.estep.kernels", None)
     monkeypatch.setitem(sys.modules, "numba", None)
     problem = _problem(1, "given")
@@ -203,6 +205,7 @@ def test_a_numba_that_does_not_import_is_a_warning(monkeypatch: pytest.MonkeyPat
     def broken(name: str) -> None:
         raise ImportError("Numba needs NumPy 9 or less")
 
-    monkeypatch.setattr(fused.importlib, "import_module", broken)
+    monkeypatch.setattr(compiled, "_module", compiled._module.__wrapped__)
+    monkeypatch.setattr(compiled.importlib, "import_module", broken)
     with pytest.warns(UserWarning, match="NumPy 9 or less"):
-        assert fused.kernels.__wrapped__() is None
+        assert fused.kernels() is None

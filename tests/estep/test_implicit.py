@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cvpo.estep import DualProblem, DualSolution, Status, direct, fused, registry
+from cvpo.compiled import switched_off
+from cvpo.estep import DualProblem, DualSolution, Status, direct, registry
 from cvpo.estep.newton import Newton
 from cvpo.estep.newton_descent import Pace
 from tests.estep.problems import draw_problem
@@ -104,7 +105,7 @@ def test_what_autograd_keeps_may_be_an_answer(dtype: torch.dtype) -> None:
 
 
 def test_where_an_unsolved_problem_ended_is_an_ordinary_tensor_too() -> None:
-    with fused.switched_off():
+    with switched_off():
         solution, rest = direct.solve(draw_problem(43), None, Pace(tolerance=1e-12, max_iter=1), 1e-6)
     assert solution is None and rest.which is None and not rest.end.weights.is_inference()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cvpo.estep import DualProblem, Status, dual, fused, registry
+from cvpo.compiled import switched_off
+from cvpo.estep import DualProblem, Status, dual, registry
 from cvpo.estep.lanes import One
 from cvpo.estep.passes import Stack
 from cvpo.estep.workspace import Workspace, passes_over
@@ -74,7 +75,7 @@ def test_weights_of_one_point_outlive_the_next() -> None:
 
 def test_only_one_small_problem_on_the_host_has_one() -> None:
     q = _data(1, "uniform").q
-    with fused.switched_off():
+    with switched_off():
         assert isinstance(passes_over(q, None), Workspace)
         for other in (q.expand(2, -1, -1, -1), q[..., :1, :1].expand(-1, -1, 2**9, 2**8), q.to("meta")):
             assert isinstance(passes_over(other, None), Stack)

@@ -1,0 +1,72 @@
+"""Loops that Numba compiles, where it is installed: how they are declared, found, and switched off.
+
+A module of loops imports Numba and is imported by :func:`loops` only, when it is first needed. What it computes is also
+computed without it. Loops of a module lie in one file with all that they call, for Numba takes what it has compiled for
+current while the file of a loop is unchanged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import importlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_allowed = contextvars.ContextVar("allowed", default=True)
+
+
+@functools.cache
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        return None
+    except ImportError as error:
+        warnings.warn(f"numba is installed but cannot be imported, so nothing is compiled: {error}", stacklevel=3)
+        return None
+
+
+def loops(name: str) -> Any:
+    """The module ``name`` of loops; None where Numba is not installed, with a warning where it cannot be imported, and
+    where they are switched off."""
+    return _module(name) if _allowed.get() else None
+
+
+@contextlib.contextmanager
+def switched_off() -> Iterator[None]:
+    """Without compiled loops, in this thread: what is made or solved meanwhile does without."""
+    token = _allowed.set(False)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def readable(*values: Tensor | None) -> bool:
+    """Whether loops on a host may go over these: not where a subclass of Tensor is to see what is done."""
+    if torch.compiler.is_compiling():
+        return False
+    recorded = torch.is_grad_enabled()
+    return all(
+        value is None or (value.is_cpu and type(value) is Tensor and not (recorded and value.requires_grad))
+        for value in values
+    )
+
+
+def compiled(**options: Any) -> Callable[[Any], Any]:
+    """Numba's decorator, with NumPy's rules for errors; what it compiles is kept on the disk if there is a place."""
+    from numba import njit
+
+    def compile_(function: Any) -> Any:
+        try:
+            return njit(cache=True, error_model="numpy", **options)(function)
+        except RuntimeError:
+            return njit(error_model="numpy", **options)(function)
+
+    return compile_
