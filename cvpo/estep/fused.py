@@ -55,7 +55,7 @@ def values_of(q_reward: Tensor, q_cost: Tensor, log_prior: Tensor | None) -> Val
     return Values(_array(q_reward, (problems, *rows)), _array(q_cost, (problems, costs, *rows)), given)
 
 
-def shifted(q: Tensor, log_prior: Tensor | None) -> Fused:
+def over(q: Tensor, log_prior: Tensor | None) -> Fused:
     """Problems ``q`` [P,S,B,K] whose rows have been shifted, in their units."""
     values = values_of(q[:, 0], q[:, 1:], log_prior)
     return Fused(values, np.zeros(q.shape[:3]), (1.0,) * q.shape[1])

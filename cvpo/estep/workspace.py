@@ -89,7 +89,7 @@ def passes_over(q: Tensor, log_prior: Tensor | None, unit: Vector | None = None)
     """Problems as they are best passed over many times; with ``unit``, one that belongs to the callee and is yet to be
     divided by these powers of two."""
     if unit is None and fused.fits(q):
-        return fused.shifted(q, log_prior)
+        return fused.over(q, log_prior)
     if fits(q):
         return Workspace(q, log_prior, unit)
     if unit is not None:
