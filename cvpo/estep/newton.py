@@ -37,7 +37,9 @@ class Newton:
     as many again may go to the least violation, and from two other starts to what has neither optimum nor proof by
     then, the second of which as many iterations of SLSQP may find, if they are 50 or more).
     ``check_every=n`` looks every n steps whether all are done. With None the host never waits: every problem takes
-    ``budget`` masked steps, and as many again for the least violation. Never raises for values; see
+    ``budget`` masked steps, and as many again for the least violation. ``passes``: what goes over the data on a CPU,
+    ``numba``'s compiled loops, ``torch``, or, by ``auto``, the former where Numba is installed; DependencyError where
+    ``numba`` is not. Never raises for values; see
     :class:`cvpo.estep.Status`. Source: CVPO (arXiv 2201.11927), section 4.1; D. Bertsekas, Projected Newton methods
     (1982); the secular form of the step in η is that of trust regions (Moré & Sorensen 1983).
     """
