@@ -40,28 +40,26 @@ class Rest(NamedTuple):
     end: Minimum | None
 
 
-def fits(problem: DualProblem, warm: DualSolution | None) -> bool:
-    """Whether :func:`solve` is worth a try: not where an earlier certificate of infeasibility may hold again."""
-    problems = problem.kl_epsilon.numel()
-    if problems != 1 and not (problems and fused.fits(*_tensors(problem))):
-        return False
-    return warm is None or not bool((warm.status == Status.INFEASIBLE).any())
-
-
 @torch.no_grad()
 def solve(
     problem: DualProblem, warm: DualSolution | None, pace: Pace, accuracy: float
 ) -> tuple[DualSolution | None, Rest | None]:
     """The solution, None if all problems are left open, and what is."""
-    lanes: Lanes = One if problem.kl_epsilon.numel() == 1 else Host
+    problems, looped = problem.kl_epsilon.numel(), fused.fits(*_tensors(problem))
+    if problems != 1 and not (problems and looped):
+        return None, Rest(None, None)
+    if warm is not None and bool((warm.status == Status.INFEASIBLE).any()):
+        # An earlier certificate of infeasibility may hold again, and the main minimisation would only run away.
+        return None, Rest(None, None)
+    lanes: Lanes = One if problems == 1 else Host
     # What autograd keeps of every tensor, its version and its views, is a good part of what so small operations cost.
     # Subclasses of Tensor are not made for that mode, and compiled loops do not need it.
-    plain = type(problem.q_reward) is not Tensor or fused.fits(*_tensors(problem))
+    plain = looped or type(problem.q_reward) is not Tensor
     inference = contextlib.nullcontext() if plain else torch.inference_mode()
     # NumPy would warn of infinities and NaN, which are found all the same.
     with np.errstate(all="ignore"):
         with inference:
-            data, found = _read(lanes, problem)
+            data, found = _read(lanes, problem, looped)
             if lanes is One and not found.finite:
                 return None, Rest(None, None)
             state = _descend(lanes, data, found, warm, pace)
@@ -104,9 +102,9 @@ def _tensors(problem: DualProblem) -> tuple[Tensor | None, ...]:
     return problem.q_reward, problem.q_cost, problem.cost_limit, problem.kl_epsilon, problem.log_prior
 
 
-def _read(lanes: Lanes, problem: DualProblem) -> tuple[Pass, Units]:
-    """The problem as it is worked on, and its units."""
-    if fused.fits(*_tensors(problem)):
+def _read(lanes: Lanes, problem: DualProblem, looped: bool) -> tuple[Pass, Units]:
+    """The problem as it is worked on, by compiled loops if ``looped``, and its units."""
+    if looped:
         values = fused.values_of(problem.q_reward, problem.q_cost, problem.log_prior)
         numbers, low = fused.read(values, problem.cost_limit, problem.kl_epsilon)
         found = units(lanes, problem.costs, lanes.split(numbers))
@@ -146,8 +144,9 @@ def _solution(problem: DualProblem, data: Pass, found: Units, state: State) -> D
     """The solution as the caller gets it."""
     point, unit, like = state.point, found.unit, problem.kl_epsilon
 
-    def tensor(value: Number, dtype: torch.dtype = torch.float64) -> Tensor:
-        return torch.tensor(value, dtype=dtype, device=like.device).reshape(like.shape)
+    def tensor(value: Number, shape: torch.Size = like.shape, dtype: type = np.float64) -> Tensor:
+        made = torch.from_numpy(np.asarray(value, dtype).reshape(shape))
+        return made if like.is_cpu else made.to(like.device)
 
     violation: Number = 0.0 * unit[0]
     for slope, by in zip(point.gradient[1:], unit[1:], strict=True):
@@ -159,9 +158,9 @@ def _solution(problem: DualProblem, data: Pass, found: Units, state: State) -> D
         weights = point.weights.to(problem.q_reward.dtype, copy=True)
     return DualSolution(
         eta=tensor(point.x[0] * unit[0]),
-        lam=torch.tensor(lam, dtype=torch.float64, device=like.device).reshape(problem.cost_limit.shape),
+        lam=tensor(lam, problem.cost_limit.shape),
         weights=weights.reshape(problem.q_reward.shape),
         status=torch.full(like.shape, int(Status.OK), device=like.device),
-        iterations=tensor(state.iterations, torch.int64),
+        iterations=tensor(state.iterations, dtype=np.int64),
         violation=tensor(violation),
     )

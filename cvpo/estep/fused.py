@@ -121,10 +121,11 @@ def _rows(vector: Vector, problems: int) -> np.ndarray:
 
 def _array(tensor: Tensor, shape: tuple[int, ...]) -> np.ndarray:
     """The values as they lie, or as contiguous float64 where loops are compiled for no such layout or dtype."""
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     if tensor.dtype not in (torch.float32, torch.float64):
         tensor = tensor.to(torch.float64)
-    array: np.ndarray = tensor.detach().contiguous().numpy().reshape(shape)
-    return array
+    return np.ascontiguousarray(tensor.numpy()).reshape(shape)
 
 
 def _added(sums: np.ndarray) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import attrs
+import torch
 from torch import Tensor
 
 from cvpo.compiled import switched_off
@@ -67,14 +68,15 @@ class Newton:
         return self._solve(problem, warm)
 
     def _solve(self, problem: DualProblem, warm: DualSolution | None) -> DualSolution:
-        if self.check_every is None or not direct.fits(problem, warm):
+        if self.check_every is None:
             return self._drive(problem, warm, None)
         pace = Pace(self.tolerance, self.max_iter, self.check_every)
         solution, rest = direct.solve(problem, warm, pace, self.accuracy)
         if solution is None:
             return self._drive(problem, warm, rest and rest.end)
         if rest is not None and rest.which is not None:
-            direct.put(solution, rest.which, self._drive(*direct.taken(problem, warm, rest.which), rest.end))
+            with torch.no_grad():
+                direct.put(solution, rest.which, self._drive(*direct.taken(problem, warm, rest.which), rest.end))
         return attach(problem, solution)
 
     def _drive(self, problem: DualProblem, warm: DualSolution | None, end: Minimum | None) -> DualSolution:

