@@ -108,7 +108,7 @@ def model_error() -> float:
 def main(argv: Iterable[str] | None = None) -> None:
     """Improve the drives with and without the boundary, and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--starts", type=int, default=64)
+    parser.add_argument("--starts", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=4000)
     arguments = parser.parse_args(None if argv is None else list(argv))
     common = {
