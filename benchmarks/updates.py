@@ -105,6 +105,7 @@ def memory(setting: str, threads: int, variant: str, quick: bool) -> dict[str, A
     with sides(setting, threads, variant) as pair:
         found = {name: side.ask("memory", updates=10 if quick else 50) for name, side in pair.items()}
     gains = {f"{name}_mb": round((each["peak"] - each["before"]) / 2**20, 1) for name, each in found.items()}
+    gains["code_mb"] = round(found["ours"]["code"] / 2**20, 1)
     return gains | found
 
 

@@ -123,9 +123,13 @@ def _training(rows: list[Row]) -> str:
 
 
 def _memory(rows: list[Row]) -> str:
-    lines = [[*_keys(row, "setting", "threads"), f"{row['ours_mb']}", f"{row.get('peer_mb', '–')}"] for row in rows]
-    return "What the first updates of a fresh process add at their peak:\n\n" + table(
-        ["setting", "threads", "ours, MB", "FSRL, MB"], lines
+    lines = [
+        [*_keys(row, "setting", "threads"), *(f"{row.get(key, '–')}" for key in ("ours_mb", "code_mb", "peer_mb"))]
+        for row in rows
+    ]
+    return (
+        "What the first updates of a fresh process add at their peak, and Numba with our loops before them:\n\n"
+        + table(["setting", "threads", "ours, MB", "Numba and loops, MB", "FSRL, MB"], lines)
     )
 
 
