@@ -60,7 +60,7 @@ def test_without_the_peer_our_side_is_measured_and_the_way_to_the_peer_is_named(
 ) -> None:
     for module in (updates, updates_sides):
         monkeypatch.setattr(module, "PEER", tmp_path / "python")
-    monkeypatch.setattr(updates_sides.Side, "ask", lambda self, do, **request: {"before": 0, "peak": 2**20})
+    monkeypatch.setattr(updates_sides.Side, "ask", lambda self, do, **request: {"before": 0, "peak": 2**20, "code": 2**21})
     out = tmp_path / "rows.jsonl"
     words = ["memory", "--settings", "defaults", "--threads", "1", "--out", str(out)]
     updates.main(words)
