@@ -60,14 +60,15 @@ def test_without_the_peer_our_side_is_measured_and_the_way_to_the_peer_is_named(
 ) -> None:
     for module in (updates, updates_sides):
         monkeypatch.setattr(module, "PEER", tmp_path / "python")
-    monkeypatch.setattr(updates_sides.Side, "ask", lambda self, do, **request: {"before": 0, "peak": 2**20, "code": 2**21})
+    answer = {"before": 0, "peak": 2**20, "code": 2**21}
+    monkeypatch.setattr(updates_sides.Side, "ask", lambda self, do, **request: answer)
     out = tmp_path / "rows.jsonl"
     words = ["memory", "--settings", "defaults", "--threads", "1", "--out", str(out)]
     updates.main(words)
     updates.main(words)
     assert "make bench-peers" in capsys.readouterr().out
     row = json.loads(out.read_text())  # one line: the second measurement takes the place of the first
-    assert row["ours_mb"] == 1.0 and row["peer_versions"] is None and "peer_mb" not in row
+    assert row["ours_mb"] == 1.0 and row["code_mb"] == 2.0 and row["peer_versions"] is None and "peer_mb" not in row
 
 
 def test_the_report_holds_each_ratio_against_its_goal(tmp_path: Path) -> None:
