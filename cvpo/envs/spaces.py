@@ -26,7 +26,8 @@ def vector_of(space: Space[Any], obs: Any) -> np.ndarray:
     """One observation as float32 [O]. Raises what :mod:`gymnasium` raises, and ValueError where that would take what is
     no observation of ``space`` for another one."""
     if isinstance(space, Box):
-        values = np.array(obs, dtype=np.float32)
+        # NumPy warns of a tensor that it is to copy.
+        values = np.array(np.asarray(obs), dtype=np.float32)
         if values.shape != space.shape:
             # A flat vector, and axes of length 1 more or less, leave the numbers in their places.
             found, wanted = ([size for size in shape if size != 1] for shape in (values.shape, space.shape))

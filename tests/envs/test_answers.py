@@ -73,6 +73,7 @@ def test_axes_of_length_one_more_or_less_are_none_the_worse():
     assert make(Wide, horizon=10).reset().tolist() == [[0.0, 1.0, 2.0]]
 
 
+@pytest.mark.filterwarnings("error")
 def test_answers_may_be_tensors():
     def step(answer):
         return torch.as_tensor(answer[0]), torch.tensor(1.0), torch.tensor(False), torch.tensor(True), answer[4]
