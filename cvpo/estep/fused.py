@@ -96,7 +96,8 @@ class Fused:
         """w [P,B,K]; ``mix`` as for :meth:`moments`."""
         problems = self._shape[0]
         found = np.empty(self._shape, np.float32 if dtype is torch.float32 else np.float64)
-        _share(kernels().weights_at, problems, problems * self._numbers, *self._data, _rows(mix, problems), found)
+        items, numbers = problems * self._parts, problems * self._numbers
+        _share(kernels().weights_at, items, numbers, self._parts, *self._data, _rows(mix, problems), found)
         return torch.from_numpy(found).to(dtype)
 
 

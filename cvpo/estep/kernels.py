@@ -202,6 +202,7 @@ def moments(
 def weights_at(
     start: int,
     stop: int,
+    parts: int,
     q_reward: np.ndarray,
     q_cost: np.ndarray,
     log_prior: np.ndarray,
@@ -210,13 +211,14 @@ def weights_at(
     mix: np.ndarray,
     found: np.ndarray,
 ) -> None:
-    """w of the problems ``start`` to ``stop``: ``found`` [P,B,K]."""
+    """w of the items ``start`` to ``stop``, ``parts`` of each problem: ``found`` [P,B,K]."""
     _, states, particles = q_reward.shape
     memory, none = np.empty((2, particles + 2 * GAP)), np.empty(0)
     z, weights = _row(memory, 0, particles), _row(memory, 1, particles)
-    for p in range(start, stop):
+    for item in range(start, stop):
+        p = item // parts
         mixed = mix[p] * scale[p]
-        for b in range(states):
+        for b in _states(item, parts, states):
             given = log_prior[p, b] if len(log_prior) else none
             mass, _ = _tilt(q_reward[p], q_cost[p], b, low[p], mixed, given, z, weights)
             over = 1.0 / mass
