@@ -108,6 +108,7 @@ def count_agreement(name: str, problems: int) -> dict[str, Any]:
     rewards: list[float] = []
     violations: list[float] = []
     failed: list[str] = []
+    furthest = {"difference": 0.0, "residual": 0.0, "reference": 0.0}
 
     def use(problem: DualProblem) -> None:
         ours, theirs = solver.solve(problem), reference.solve(problem)
@@ -122,6 +123,9 @@ def count_agreement(name: str, problems: int) -> dict[str, Any]:
                 q = part.q_reward - part.q_reward[..., :1]
                 difference = float(((a.weights - b.weights) * q).sum(-1).mean().abs() / size[0])
                 rewards.append(difference)
+                if difference > furthest["difference"]:
+                    residuals = (float(kkt_residuals(part, each).max) for each in (a, b))
+                    furthest.update(zip(furthest, (difference, *residuals), strict=True))
             else:
                 difference = float((a.violation - b.violation).abs() / size[1:].max())
                 violations.append(difference)
@@ -133,6 +137,7 @@ def count_agreement(name: str, problems: int) -> dict[str, Any]:
         "problems": kinds.pop("draws"),
         "kinds": dict(sorted(kinds.items())),
         "reward": quantiles(rewards),
+        "furthest": furthest,
         "violation": quantiles(violations),
         "beyond_1e-6": sum(not value <= 1e-6 for value in rewards + violations),
         "failed": failed[:3],

@@ -33,24 +33,24 @@ from cvpo.estep.units import Units, units
 from cvpo.estep.workspace import passes_over
 
 
-class Rest(NamedTuple):
-    """What a descent left open: the problems at ``which`` of the stack, None for all, and where it ended for them."""
+class Straight(NamedTuple):
+    """The ``solution``, None if all problems are left to the driver; ``left``: those that are, if only some; and the
+    ``end`` of the descent for what is left, if there was one."""
 
-    which: Tensor | None
-    end: Minimum | None
+    solution: DualSolution | None = None
+    left: Tensor | None = None
+    end: Minimum | None = None
 
 
 @torch.no_grad()
-def solve(
-    problem: DualProblem, warm: DualSolution | None, pace: Pace, accuracy: float
-) -> tuple[DualSolution | None, Rest | None]:
-    """The solution, None if all problems are left open, and what is."""
+def solve(problem: DualProblem, warm: DualSolution | None, pace: Pace, accuracy: float) -> Straight:
+    """What one descent solves, and what it leaves."""
     problems, looped = problem.kl_epsilon.numel(), fused.fits(*_tensors(problem))
     if problems != 1 and not (problems and looped):
-        return None, Rest(None, None)
+        return Straight()
     if warm is not None and bool((warm.status == Status.INFEASIBLE).any()):
         # An earlier certificate of infeasibility may hold again, and the main minimisation would only run away.
-        return None, Rest(None, None)
+        return Straight()
     lanes: Lanes = One if problems == 1 else Host
     # What autograd keeps of every tensor, its version and its views, is a good part of what so small operations cost.
     # Subclasses of Tensor are not made for that mode, and compiled loops do not need it.
@@ -61,18 +61,18 @@ def solve(
         with inference:
             data, found = _read(lanes, problem, looped)
             if lanes is One and not found.finite:
-                return None, Rest(None, None)
+                return Straight()
             state = _descend(lanes, data, found, warm, pace)
             solved = found.finite & (state.point.error <= accuracy)
         # Made out of that mode, an answer is of ordinary tensors.
         if lanes.all(solved):
-            return _solution(problem, data, found, state), None
+            return Straight(_solution(problem, data, found, state))
         end = minimum(lanes, data, state)
         if lanes is One:
-            return None, Rest(None, end._replace(weights=None if end.weights is None else end.weights.clone()))
-        which = torch.from_numpy(np.flatnonzero(solved ^ True))
-        left = Rest(which, Minimum._make(None if part is None else part[which] for part in end))
-        return _solution(problem, data, found, state), left
+            return Straight(end=end._replace(weights=None if end.weights is None else end.weights.clone()))
+        left = torch.from_numpy(np.flatnonzero(solved ^ True))
+        end = Minimum._make(None if part is None else part[left] for part in end)
+        return Straight(_solution(problem, data, found, state), left, end)
 
 
 def taken(problem: DualProblem, warm: DualSolution | None, index: Tensor) -> tuple[DualProblem, DualSolution | None]:

@@ -71,12 +71,12 @@ class Newton:
         if self.check_every is None:
             return self._drive(problem, warm, None)
         pace = Pace(self.tolerance, self.max_iter, self.check_every)
-        solution, rest = direct.solve(problem, warm, pace, self.accuracy)
+        solution, left, end = direct.solve(problem, warm, pace, self.accuracy)
         if solution is None:
-            return self._drive(problem, warm, rest and rest.end)
-        if rest is not None and rest.which is not None:
+            return self._drive(problem, warm, end)
+        if left is not None:
             with torch.no_grad():
-                direct.put(solution, rest.which, self._drive(*direct.taken(problem, warm, rest.which), rest.end))
+                direct.put(solution, left, self._drive(*direct.taken(problem, warm, left), end))
         return attach(problem, solution)
 
     def _drive(self, problem: DualProblem, warm: DualSolution | None, end: Minimum | None) -> DualSolution:

@@ -109,6 +109,19 @@ def test_parts_add_up_and_threads_change_nothing(prior: str, monkeypatch: pytest
         np.testing.assert_allclose(one, other, rtol=1e-13, atol=1e-14)
 
 
+@pytest.mark.parametrize("prior", ["uniform", "holes"])
+def test_numbers_do_not_depend_on_where_arrays_lie(prior: str) -> None:
+    """A compiler may keep two versions of a loop, for arrays near each other and not, that add up in another order."""
+    values, _, low = _read(_problem(2, prior))
+    generator, seen = np.random.default_rng(0), set()
+    for _ in range(300):
+        between = np.empty(generator.integers(1, 5000))
+        data = fused.Fused(fused.Values(*(part.copy() for part in values)), low.copy(), (1.0,) * 3)
+        seen.add(_moments(data, 3).tobytes() + np.stack(data.prior(Host)).tobytes())
+        del between
+    assert len(seen) == 1
+
+
 def test_only_the_problems_that_are_wanted_are_passed_over() -> None:
     values, _, low = _read(_problem(1, "given"))
     data, mix = fused.Fused(values, low, (1.0, 1.0)), tuple(np.full(4, each) for each in MIX[:2])
@@ -199,6 +212,24 @@ def test_without_numba_passes_are_torchs(monkeypatch: pytest.MonkeyPatch) -> Non
         assert (registry.create("newton").solve(problem).status == Status.OK).all()
     with pytest.raises(DependencyError, match=r"pip install 'cvpo\[fast\]'"):
         registry.create("newton", passes="numba")
+
+
+def test_loops_are_compiled_where_there_is_no_place_to_keep_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def njit(**options: object) -> object:
+        given.append(options)
+
+        def decorate(function: object) -> object:
+            if options.get("cache"):
+                raise RuntimeError("cannot cache function: no locator available")
+            return function
+
+        return decorate
+
+    monkeypatch.setattr("numba.njit", njit)
+    assert compiled.compiled(nogil=True)(len) is len
+    assert [each.get("cache", False) for each in given] == [True, False] and all(each["nogil"] for each in given)
 
 
 def test_a_numba_that_does_not_import_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,8 +106,8 @@ def test_what_autograd_keeps_may_be_an_answer(dtype: torch.dtype) -> None:
 
 def test_where_an_unsolved_problem_ended_is_an_ordinary_tensor_too() -> None:
     with switched_off():
-        solution, rest = direct.solve(draw_problem(43), None, Pace(tolerance=1e-12, max_iter=1), 1e-6)
-    assert solution is None and rest.which is None and not rest.end.weights.is_inference()
+        solution, left, end = direct.solve(draw_problem(43), None, Pace(tolerance=1e-12, max_iter=1), 1e-6)
+    assert solution is None and left is None and not end.weights.is_inference()
 
 
 def test_unsolved_entries_have_zero_gradients_and_spoil_no_others() -> None:
