@@ -49,14 +49,14 @@ def switched_off() -> Iterator[None]:
 
 
 def readable(*values: Tensor | None) -> bool:
-    """Whether loops on a host may go over these: not where a subclass of Tensor is to see what is done."""
+    """Whether loops on a host may go over these: not where a subclass of Tensor is to see what is done. Gradients are
+    the caller's concern: loops leave none."""
     if torch.compiler.is_compiling():
         return False
-    recorded = torch.is_grad_enabled()
-    return all(
-        value is None or (value.is_cpu and type(value) is Tensor and not (recorded and value.requires_grad))
-        for value in values
-    )
+    for value in values:
+        if value is not None and not (type(value) is Tensor and value.is_cpu):
+            return False
+    return True
 
 
 def compiled(**options: Any) -> Callable[[Any], Any]:

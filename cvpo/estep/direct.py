@@ -42,7 +42,6 @@ class Straight(NamedTuple):
     end: Minimum | None = None
 
 
-@torch.no_grad()
 def solve(problem: DualProblem, warm: DualSolution | None, pace: Pace, accuracy: float) -> Straight:
     """What one descent solves, and what it leaves."""
     problems, looped = problem.kl_epsilon.numel(), fused.fits(*_tensors(problem))
@@ -51,28 +50,38 @@ def solve(problem: DualProblem, warm: DualSolution | None, pace: Pace, accuracy:
     if warm is not None and bool((warm.status == Status.INFEASIBLE).any()):
         # An earlier certificate of infeasibility may hold again, and the main minimisation would only run away.
         return Straight()
-    lanes: Lanes = One if problems == 1 else Host
-    # What autograd keeps of every tensor, its version and its views, is a good part of what so small operations cost.
-    # Subclasses of Tensor are not made for that mode, and compiled loops do not need it.
-    plain = looped or type(problem.q_reward) is not Tensor
-    inference = contextlib.nullcontext() if plain else torch.inference_mode()
+    if problems == 1:
+        return _one(problem, warm, pace, accuracy, looped)
     # NumPy would warn of infinities and NaN, which are found all the same.
     with np.errstate(all="ignore"):
-        with inference:
-            data, found = _read(lanes, problem, looped)
-            if lanes is One and not found.finite:
-                return Straight()
-            state = _descend(lanes, data, found, warm, pace)
-            solved = found.finite & (state.point.error <= accuracy)
-        # Made out of that mode, an answer is of ordinary tensors.
-        if lanes.all(solved):
-            return Straight(_solution(problem, data, found, state))
-        end = minimum(lanes, data, state)
-        if lanes is One:
-            return Straight(end=end._replace(weights=None if end.weights is None else end.weights.clone()))
+        data, found = _read(Host, problem, looped, warm is None)
+        state = _descend(Host, data, found, warm, pace)
+        solved = found.finite & (state.point.error <= accuracy)
+        solution = _solution(problem, data, found, state)
+        if solved.all():
+            return Straight(solution)
         left = torch.from_numpy(np.flatnonzero(solved ^ True))
-        end = Minimum._make(None if part is None else part[left] for part in end)
-        return Straight(_solution(problem, data, found, state), left, end)
+        end = minimum(Host, data, state)
+        return Straight(solution, left, Minimum._make(None if part is None else part[left] for part in end))
+
+
+def _one(problem: DualProblem, warm: DualSolution | None, pace: Pace, accuracy: float, looped: bool) -> Straight:
+    """One problem in Python numbers."""
+    # What autograd keeps of every tensor, its version and its views, is a good part of what so small operations cost.
+    # Subclasses of Tensor are not made for that mode, and compiled loops do not need it.
+    mode = torch.inference_mode if type(problem.q_reward) is Tensor else torch.no_grad
+    with contextlib.nullcontext() if looped else mode():
+        data, found = _read(One, problem, looped, warm is None)
+        if not found.finite:
+            return Straight()
+        state = _descend(One, data, found, warm, pace)
+    # Made out of that mode, an answer is of ordinary tensors.
+    if state.point.error <= accuracy:
+        return Straight(_solution(problem, data, found, state))
+    end = minimum(One, data, state)
+    # Those of loops are rounded to the problem's dtype.
+    weights = None if looped or end.weights is None else end.weights.clone()
+    return Straight(end=end._replace(weights=weights))
 
 
 def taken(problem: DualProblem, warm: DualSolution | None, index: Tensor) -> tuple[DualProblem, DualSolution | None]:
@@ -102,13 +111,15 @@ def _tensors(problem: DualProblem) -> tuple[Tensor | None, ...]:
     return problem.q_reward, problem.q_cost, problem.cost_limit, problem.kl_epsilon, problem.log_prior
 
 
-def _read(lanes: Lanes, problem: DualProblem, looped: bool) -> tuple[Pass, Units]:
-    """The problem as it is worked on, by compiled loops if ``looped``, and its units."""
+def _read(lanes: Lanes, problem: DualProblem, looped: bool, cold: bool) -> tuple[Pass, Units]:
+    """The problem as it is worked on, by compiled loops if ``looped``, and its units; ``cold``: for a cold start."""
     if looped:
         values = fused.values_of(problem.q_reward, problem.q_cost, problem.log_prior)
-        numbers, low = fused.read(values, problem.cost_limit, problem.kl_epsilon)
+        shape = values.q_cost.shape[:2]
+        limit, epsilon = fused.array(problem.cost_limit, shape), fused.array(problem.kl_epsilon, shape[:1])
+        numbers, low, prior = fused.read(values, limit, epsilon, cold)
         found = units(lanes, problem.costs, lanes.split(numbers))
-        return fused.Fused(values, low, found.unit), found
+        return fused.Fused(values, low, found.unit, prior), found
     raw = shifted(problem)
     found = units(lanes, problem.costs, lanes.split(raw.numbers))
     return passes_over(raw.q, raw.log_prior, found.unit), found
@@ -153,7 +164,8 @@ def _solution(problem: DualProblem, data: Pass, found: Units, state: State) -> D
         violation = violation + (abs(slope) - slope) * (0.5 * by)
     lam = np.array([a * unit[0] / b for a, b in zip(point.x[1:], unit[1:], strict=True)]).T
     if isinstance(data, fused.Fused):
-        weights = data.weights(dual.mix_of(point.x), problem.q_reward.dtype)
+        made = data.weights(dual.mix_of(point.x)) if point.weights is None else point.weights
+        weights = made.to(problem.q_reward.dtype)
     else:
         weights = point.weights.to(problem.q_reward.dtype, copy=True)
     return DualSolution(

@@ -77,7 +77,7 @@ def evaluate(q: Tensor, log_prior: Tensor | None, limit: Tensor, epsilon: Tensor
 def mix_of(x: Vector) -> Vector:
     """The factors of (Q_r, Q_c) in z/log 2, by components."""
     bits = 1.0 / (LN2 * x[0])
-    return (bits, *(-lam * bits for lam in x[1:]))
+    return (bits, *[-lam * bits for lam in x[1:]])
 
 
 def evaluate_in(
@@ -94,10 +94,11 @@ def evaluate_in(
     value = eta * (epsilon + (LN2 * top + log_mean))
     for lam, bound in zip(x[1:], limit, strict=True):
         value = value + lam * bound
-    gradient = (epsilon + log_mean - LN2 * first[0], *(a - b for a, b in zip(limit, first[1:], strict=True)))
-    units = (LN2, *(1.0 for _ in limit))
+    gradient = (epsilon + log_mean - LN2 * first[0], *[a - b for a, b in zip(limit, first[1:], strict=True)])
+    # Here and in the steps lists are made on the way to tuples, which takes less of a small problem than generators.
+    units = [LN2, *[1.0] * len(limit)]
     hessian = tuple(
-        tuple(second[len(x) * i + j] * (a * b) / eta for j, b in enumerate(units)) for i, a in enumerate(units)
+        [tuple([second[len(x) * i + j] * (a * b) / eta for j, b in enumerate(units)]) for i, a in enumerate(units)]
     )
     return value, gradient, hessian, weights
 

@@ -52,8 +52,8 @@ def values_of(q_reward: Tensor, q_cost: Tensor, log_prior: Tensor | None) -> Val
     """The values as they lie, leading dimensions flattened to P; a copy where loops could not read them."""
     costs, *rows = q_cost.shape[-3:]
     problems = math.prod(q_reward.shape[:-2])
-    given = NONE if log_prior is None else _array(log_prior, (problems, *rows))
-    return Values(_array(q_reward, (problems, *rows)), _array(q_cost, (problems, costs, *rows)), given)
+    given = NONE if log_prior is None else array(log_prior, (problems, *rows))
+    return Values(array(q_reward, (problems, *rows)), array(q_cost, (problems, costs, *rows)), given)
 
 
 def over(q: Tensor, log_prior: Tensor | None) -> Fused:
@@ -62,55 +62,83 @@ def over(q: Tensor, log_prior: Tensor | None) -> Fused:
     return Fused(values, np.zeros(q.shape[:3]), (1.0,) * q.shape[1])
 
 
+class Reading(NamedTuple):
+    """``numbers``: those of :class:`cvpo.estep.scaling.Shifted`; ``low`` [P,S,B]: the least value of each row;
+    ``prior`` [P,S+S²]: see :meth:`cvpo.estep.passes.Pass.prior`, in the units of the values; None if not asked for."""
+
+    numbers: np.ndarray
+    low: np.ndarray
+    prior: np.ndarray | None
+
+
 class Fused:
     """P problems on a host, as the caller holds them: passes subtract the least value of each row, ``low`` [P,S,B], and
     divide by ``unit`` [S] or [P,S]. ``q_reward`` [P,B,K], ``q_cost`` [P,M,B,K], ``log_prior`` [P,B,K] or empty."""
 
-    def __init__(self, values: Values, low: np.ndarray, unit: Vector) -> None:
+    def __init__(self, values: Values, low: np.ndarray, unit: Vector, prior: np.ndarray | None = None) -> None:
         problems, costs, states, particles = values.q_cost.shape
-        self.like = torch.empty(problems, dtype=torch.float64)
         self.offset = 0.0 if len(values.log_prior) else math.log(particles)
         self._shape, self._numbers = (problems, states, particles), (1 + costs) * states * particles
+        self._values, self._unit, self._prior = values, unit, prior
         self._data = *values, low, 1.0 / _rows(unit, problems)
         self._parts, self._size = _parts(values), (1 + costs) * (2 + costs)
 
+    @property
+    def like(self) -> Tensor:
+        """See :attr:`~cvpo.estep.passes.Pass.like`."""
+        return torch.empty(self._shape[0], dtype=torch.float64)
+
     def prior(self, lanes: Lanes) -> Any:
         """See :meth:`~cvpo.estep.passes.Pass.prior`."""
-        problems = self._shape[0]
-        sums = np.empty((problems, self._parts, self._size))
-        _share(kernels().prior_moments, problems * self._parts, problems * self._numbers, *self._data, sums)
-        return lanes.split(_added(sums))
+        if self._prior is None:
+            problems, costs = self._values.q_cost.shape[:2]
+            self._prior = read(self._values, np.zeros((problems, costs)), np.zeros(problems), True).prior
+        over = [1.0 / each for each in self._unit]
+        scale = *over, *(a * b for a in over for b in over)
+        return tuple(a * b for a, b in zip(lanes.split(self._prior), scale, strict=True))
 
     def moments(self, lanes: Lanes, mix: Vector, keep: bool, wanted: Number) -> tuple[Any, Tensor | None]:
-        """See :meth:`~cvpo.estep.passes.Pass.moments`; w is not kept, but made again by :meth:`weights`."""
+        """See :meth:`~cvpo.estep.passes.Pass.moments`; w, in the dtype of Q_r, is kept of a small problem only, whose
+        memory costs less than to make it again by :meth:`weights`."""
         problems, empty = self._shape[0], np.empty
         if isinstance(wanted, np.ndarray):
             which, empty = np.flatnonzero(wanted), np.zeros
         else:
             which = np.arange(problems)
         sums = empty((problems, self._parts, 2 + self._size))
+        keep = keep and problems * self._numbers < SHARED
+        found = np.empty(self._shape if keep else NONE.shape, self._values.q_reward.dtype)
         items, numbers = len(which) * self._parts, len(which) * self._numbers
-        _share(kernels().moments, items, numbers, which, *self._data, _rows(mix, problems), sums)
-        return lanes.split(_added(sums)), None
+        _share(kernels().moments, items, numbers, which, *self._data, _rows(mix, problems), sums, found)
+        return lanes.split(_added(sums)), torch.from_numpy(found) if keep else None
 
-    def weights(self, mix: Vector, dtype: torch.dtype) -> Tensor:
-        """w [P,B,K]; ``mix`` as for :meth:`moments`."""
+    def weights(self, mix: Vector) -> Tensor:
+        """w [P,B,K] in the dtype of Q_r; ``mix`` as for :meth:`moments`."""
         problems = self._shape[0]
-        found = np.empty(self._shape, np.float32 if dtype is torch.float32 else np.float64)
+        found = np.empty(self._shape, self._values.q_reward.dtype)
         items, numbers = problems * self._parts, problems * self._numbers
         _share(kernels().weights_at, items, numbers, self._parts, *self._data, _rows(mix, problems), found)
-        return torch.from_numpy(found).to(dtype)
+        return torch.from_numpy(found)
 
 
-def read(values: Values, limit: Tensor, epsilon: Tensor) -> tuple[Tensor, np.ndarray]:
-    """The numbers of :class:`cvpo.estep.scaling.Shifted`, and the least value of each row [P,S,B]."""
+def read(values: Values, limit: np.ndarray, epsilon: np.ndarray, prior: bool) -> Reading:
+    """What is read of the ``values`` [...], limits [P,M] and ε [P] before the first pass, with the ``prior`` or not."""
     problems, costs, states, _ = values.q_cost.shape
     low, parts = np.empty((problems, 1 + costs, states)), _parts(values)
     numbers = np.empty((problems, parts, 3 + 3 * costs))
-    given = _array(limit, (problems, costs)), _array(epsilon, (problems,))
-    size = (1 + costs) * values.q_reward.size
-    _share(kernels().read, problems * parts, size, *values, *given, low, numbers)
-    return _added(numbers), low
+    sums = np.zeros((problems, parts, (1 + costs) * (2 + costs))) if prior else NONE
+    _share(
+        kernels().read,
+        problems * parts,
+        (1 + costs) * values.q_reward.size,
+        *values,
+        limit,
+        epsilon,
+        low,
+        numbers,
+        sums,
+    )
+    return Reading(_added(numbers), low, _added(sums) if prior else None)
 
 
 def _rows(vector: Vector, problems: int) -> np.ndarray:
@@ -121,7 +149,7 @@ def _rows(vector: Vector, problems: int) -> np.ndarray:
     return rows
 
 
-def _array(tensor: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+def array(tensor: Tensor, shape: tuple[int, ...]) -> np.ndarray:
     """The values as they lie, or as contiguous float64 where loops are compiled for no such layout or dtype."""
     if tensor.requires_grad:
         tensor = tensor.detach()
@@ -130,9 +158,9 @@ def _array(tensor: Tensor, shape: tuple[int, ...]) -> np.ndarray:
     return np.ascontiguousarray(tensor.numpy()).reshape(shape)
 
 
-def _added(sums: np.ndarray) -> Tensor:
+def _added(sums: np.ndarray) -> np.ndarray:
     """The sums of all parts."""
-    return torch.from_numpy(sums[:, 0] if sums.shape[1] == 1 else sums.sum(1))
+    return sums[:, 0] if sums.shape[1] == 1 else sums.sum(1)
 
 
 def _parts(values: Values) -> int:

@@ -56,6 +56,23 @@ def _from_bits(context: Any, value: Any) -> Any:
     return types.float64(types.int64), lambda _, builder, __, args: builder.bitcast(args[0], ir.DoubleType())
 
 
+def _choice(name: str) -> Any:
+    """LLVM's ``name`` of two numbers, neither NaN: only as its own instruction is it taken in all lanes."""
+
+    def lower(_: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = args[0].type
+        call = builder.module.declare_intrinsic(f"llvm.{name}", [kind], ir.FunctionType(kind, [kind, kind]))
+        return builder.call(call, args, fastmath=("nnan", "nsz"))
+
+    def typed(context: Any, a: Any, b: Any) -> Any:
+        return a(a, a), lower
+
+    return _intrinsic(typed)
+
+
+_larger, _smaller = _choice("maxnum"), _choice("minnum")
+
+
 @compiled(fastmath={"nsz", "contract"})
 def _exp2(t: float) -> float:
     """2^t for t <= 0, to two units in the last place: arithmetic that fills all lanes, as calls of exp2 do not."""
@@ -74,8 +91,16 @@ def _exp2(t: float) -> float:
 def _largest(row: np.ndarray) -> float:
     top = row[0]
     for k in range(len(row)):
-        top = max(top, row[k])
+        top = _larger(top, row[k])
     return top
+
+
+@compiled(fastmath=SUMS | {"nnan"})
+def _least_and_most(row: np.ndarray) -> Any:
+    low, high = row[0], row[0]
+    for k in range(len(row)):
+        low, high = _smaller(low, row[k]), _larger(high, row[k])
+    return low, high
 
 
 @_inlined
@@ -172,8 +197,10 @@ def moments(
     scale: np.ndarray,
     mix: np.ndarray,
     sums: np.ndarray,
+    found: np.ndarray,
 ) -> None:
-    """What :meth:`cvpo.estep.passes.Pass.moments` returns of the problems in ``which``: ``sums`` [P,C,2+S+S²]."""
+    """What :meth:`cvpo.estep.passes.Pass.moments` returns of the problems in ``which``: ``sums`` [P,C,2+S+S²], and, if
+    not empty, ``found`` [P,B,K]."""
     _, states, particles = q_reward.shape
     count, parts = scale.shape[1], sums.shape[1]
     memory, none, share = np.empty((count + 1, particles + 2 * GAP)), np.empty(0), 1.0 / states
@@ -194,6 +221,10 @@ def moments(
                 product = 1.0
             total[1] += share * top
             _gather(costs, b, least, weights, 1.0 / mass, memory, share, total[2:])
+            if len(found):
+                over, row = 1.0 / mass, found[p, b]
+                for k in range(particles):
+                    row[k] = over * weights[k]
         total[0] += share * math.log(product)
         _finish(total[2:], units)
 
@@ -227,38 +258,6 @@ def weights_at(
 
 
 @_loop
-def prior_moments(
-    start: int,
-    stop: int,
-    q_reward: np.ndarray,
-    q_cost: np.ndarray,
-    log_prior: np.ndarray,
-    low: np.ndarray,
-    scale: np.ndarray,
-    sums: np.ndarray,
-) -> None:
-    """What :meth:`cvpo.estep.passes.Pass.prior` returns: ``sums`` [P,C,S+S²]."""
-    _, states, particles = q_reward.shape
-    count, parts = scale.shape[1], sums.shape[1]
-    memory = np.empty((count + 1, particles + 2 * GAP))
-    f0, prior = _row(memory, 0, particles), _row(memory, count, particles)
-    prior[:] = 1.0 / particles
-    for item in range(start, stop):
-        p = item // parts
-        total = sums[p, item % parts]
-        total[:] = 0.0
-        for b in _states(item, parts, states):
-            row, least = q_reward[p, b], low[p, 0, b]
-            if len(log_prior):
-                for k in range(particles):
-                    prior[k] = _exp2(log_prior[p, b, k] * PER_LN2)
-            for k in range(particles):
-                f0[k] = np.float64(row[k]) - least
-            _gather(q_cost[p], b, low[p], prior, 1.0, memory, 1.0 / states, total)
-        _finish(total, scale[p])
-
-
-@_loop
 def read(
     start: int,
     stop: int,
@@ -269,10 +268,15 @@ def read(
     epsilon: np.ndarray,
     low: np.ndarray,
     numbers: np.ndarray,
+    prior: np.ndarray,
 ) -> None:
-    """Fills ``low`` and ``numbers`` [P,C,n], which are those of :class:`cvpo.estep.scaling.Shifted`."""
+    """Fills ``low`` and ``numbers`` [P,C,n], which are those of :class:`cvpo.estep.scaling.Shifted`, and, if not empty,
+    ``prior`` [P,C,S+S²], what :meth:`cvpo.estep.passes.Pass.prior` returns but in the units of the values."""
     _, states, particles = q_reward.shape
-    costs, parts, none = q_cost.shape[1], numbers.shape[1], np.empty(0)
+    costs, parts, none, share = q_cost.shape[1], numbers.shape[1], np.empty(0), 1.0 / states
+    memory, ones = np.empty((2 + costs, particles + 2 * GAP)), np.ones(1 + costs)
+    f0, mass = _row(memory, 0, particles), _row(memory, 1 + costs, particles)
+    mass[:] = 1.0 / particles
     for item in range(start, stop):
         p = item // parts
         total = numbers[p, item % parts]
@@ -291,6 +295,15 @@ def read(
                 total[1 + m] += width / states
                 total[1 + costs + m] += (limit[p, m] - least) / states
                 total[1 + 2 * costs + m] += abs(least) / states
+            if len(prior):
+                row, least = q_reward[p, b], low[p, 0, b]
+                for k in range(len(given)):
+                    mass[k] = _exp2(given[k] * PER_LN2)
+                for k in range(particles):
+                    f0[k] = np.float64(row[k]) - least
+                _gather(q_cost[p], b, low[p], mass, 1.0, memory, share, prior[p, item % parts])
+        if len(prior):
+            _finish(prior[p, item % parts], ones)
 
 
 @_inlined
@@ -299,7 +312,7 @@ def _least(log_prior: Any) -> float:
     least, doubt = 0.0, 0.0
     for k in range(len(log_prior)):
         inside = log_prior[k] if log_prior[k] != -np.inf else 0.0
-        least = min(least, inside)
+        least = _smaller(least, inside)
         # NaN and infinities may get lost in comparisons, not here.
         doubt += 0.0 * inside
     return least + doubt
@@ -308,16 +321,18 @@ def _least(log_prior: Any) -> float:
 @_inlined
 def _ends(row: Any, log_prior: Any) -> Any:
     """The least value within the prior's support and the range; NaN if anything is not finite."""
-    low, high, doubt = np.inf, -np.inf, 0.0
+    low, high, none = np.inf, -np.inf, row[0] - row[0]
     if len(log_prior):
         for k in range(len(row)):
             value, inside = np.float64(row[k]), log_prior[k] > -np.inf
-            low = min(low, value if inside else np.inf)
-            high = max(high, value if inside else -np.inf)
-            doubt += 0.0 * value
+            low = _smaller(low, value if inside else np.inf)
+            high = _larger(high, value if inside else -np.inf)
     else:
-        for k in range(len(row)):
-            value = np.float64(row[k])
-            low, high = min(low, value), max(high, value)
-            doubt += 0.0 * value
+        # In the dtype of the values, which fills twice the lanes with float32.
+        least, most = _least_and_most(row)
+        low, high = np.float64(least), np.float64(most)
+    doubt = none
+    for k in range(len(row)):
+        # NaN and infinities may get lost in comparisons, not here.
+        doubt += none * row[k]
     return low + doubt, high - low + doubt

@@ -56,8 +56,8 @@ class Lanes(Protocol):
     def all(self, condition: Number, /) -> bool:
         """Whether the condition holds for every problem."""
 
-    def split(self, tensor: Tensor, /) -> Any:
-        """A tensor [P] or [P,S] by components: a number, or a tuple of them."""
+    def split(self, tensor: Any, /) -> Any:
+        """A tensor, or on a host an array, [P] or [P,S] by components: a number, or a tuple of them."""
 
     def join(self, vector: Vector, like: Tensor, /) -> Tensor:
         """A tensor [P,S] of the components, with the dtype and device of ``like``."""
@@ -100,7 +100,7 @@ class One:
         return condition
 
     @staticmethod
-    def split(tensor: Tensor) -> Any:
+    def split(tensor: Any) -> Any:
         (numbers,) = tensor.tolist()
         return tuple(numbers) if tensor.ndim == 2 else numbers
 

@@ -129,9 +129,7 @@ def floor(lanes: Lanes, frame: Frame, x: Vector) -> Number:
 
 def ridged(matrix: Matrix, ridge: Number) -> Matrix:
     """``matrix`` with ``ridge`` added to its diagonal."""
-    return tuple(
-        tuple(entry + ridge if i == j else entry for j, entry in enumerate(row)) for i, row in enumerate(matrix)
-    )
+    return tuple([(*row[:i], row[i] + ridge, *row[i + 1 :]) for i, row in enumerate(matrix)])
 
 
 def clip(lanes: Lanes, value: Number, low: Number, high: Number) -> Number:
@@ -151,9 +149,9 @@ def _spread(lanes: Lanes, frame: Frame, x: Vector, gradient: Vector, hessian: Ma
         return total
     move = lanes.solve(
         ridged(hessian, 1e-10 / x[0]),
-        tuple(-slope for slope in gradient),
+        tuple([-slope for slope in gradient]),
         (fixed[0] | True, *fixed[1:]),
-        tuple(0.0 * at for at in x),
+        tuple([0.0 * at for at in x]),
     )
     for at, by, low, high in zip(x[1:], move[1:], frame.lower[1:], frame.upper[1:], strict=True):
         total = total + abs(clip(lanes, at + by, low, high) - at)

@@ -86,15 +86,17 @@ def projected_newton(lanes: Lanes, frame: Frame, point: Point, damping: Number, 
     The kinks that bound a good move of λ are as wide as η ends up to be, so λ is solved for the η that was cut.
     """
     x, fixed = point.x, point.fixed
-    right = tuple(-slope for slope in secular(lanes, frame, point.gradient))
+    right = tuple([-slope for slope in secular(lanes, frame, point.gradient)])
     matrix = ridged(point.hessian, damping / x[0])
-    pinned, move = fixed, tuple(0.0 * at for at in x)
+    pinned, move = fixed, tuple([0.0 * at for at in x])
     for cut in range(3):
         move = lanes.solve(matrix, right, pinned, move)
-        aim = tuple(lanes.where(at, a, a + b) for at, a, b in zip(fixed, x, move, strict=True))
+        aim = tuple([lanes.where(at, a, a + b) for at, a, b in zip(fixed, x, move, strict=True)])
         goal = tuple(
-            lanes.where(at, a, clip(lanes, b, low, high))
-            for at, a, b, low, high in zip(fixed, x, aim, least, most, strict=True)
+            [
+                lanes.where(at, a, clip(lanes, b, low, high))
+                for at, a, b, low, high in zip(fixed, x, aim, least, most, strict=True)
+            ]
         )
         if cut == 2 or len(x) == 1 or lanes.same(aim, goal):
             break

@@ -107,8 +107,8 @@ class Host:
         return bool(condition.all())
 
     @staticmethod
-    def split(tensor: Tensor) -> Any:
-        array = tensor.detach().numpy()
+    def split(tensor: Tensor | np.ndarray) -> Any:
+        array = tensor if isinstance(tensor, np.ndarray) else tensor.detach().numpy()
         return tuple(np.ascontiguousarray(array.T)) if array.ndim == 2 else array
 
     @staticmethod

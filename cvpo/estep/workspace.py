@@ -88,7 +88,7 @@ class Workspace:
 def passes_over(q: Tensor, log_prior: Tensor | None, unit: Vector | None = None) -> Pass:
     """Problems as they are best passed over many times; with ``unit``, one that belongs to the callee and is yet to be
     divided by these powers of two."""
-    if unit is None and fused.fits(q):
+    if unit is None and fused.fits(q) and not (torch.is_grad_enabled() and q.requires_grad):
         return fused.over(q, log_prior)
     if fits(q):
         return Workspace(q, log_prior, unit)
