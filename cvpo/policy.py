@@ -92,6 +92,7 @@ class GaussianNet(nn.Module):
         self.tanh = config.mean == "tanh"
         self.state_dependent = config.state_dependent
         self.below = action_size * (action_size - 1) // 2 if config.cholesky else 0
+        self.parts = [action_size, action_size, self.below]
         scales = action_size + self.below
         self.mlp = StackedMLP(
             population,
@@ -117,16 +118,19 @@ class GaussianNet(nn.Module):
     def forward(self, obs: Tensor) -> Gaussian:
         batch = obs.shape[:-1]
         out = self.mlp(obs.reshape(self.population, -1, obs.shape[-1]))
-        raw_mean, raw_scale = out[..., : self.action_size], out[..., self.action_size :]
-        if not self.state_dependent:
-            raw_scale = self.scales.expand(-1, out.shape[1], -1)
+        if self.state_dependent:
+            # Split, not sliced: autograd puts the parts together again at once.
+            raw_mean, raw_scale, raw_below = out.split_with_sizes(self.parts, -1)
+        else:
+            raw_mean = out
+            raw_scale, raw_below = self.scales.expand(-1, out.shape[1], -1).split_with_sizes(self.parts[1:], -1)
         mean = torch.tanh(raw_mean) if self.tanh else raw_mean
-        share = torch.sigmoid(raw_scale[..., : self.action_size] + self.offset)
+        share = torch.sigmoid(raw_scale + self.offset)
         scale = torch.exp(self.log_low + self.log_range * share)
         if self.below:
             factor = torch.diag_embed(scale)
             # Rows relative to their diagonal: the correlation does not depend on the scale.
-            factor[..., self.rows, self.columns] = raw_scale[..., self.action_size :] * scale[..., self.rows]
+            factor[..., self.rows, self.columns] = raw_below * scale[..., self.rows]
             return Gaussian(mean.reshape(*batch, -1), factor.reshape(*batch, self.action_size, self.action_size))
         return Gaussian(mean.reshape(*batch, -1), scale.reshape(*batch, -1))
 

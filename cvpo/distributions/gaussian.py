@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import attrs
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from cvpo.distributions.draw import Generators, draw
 from cvpo.distributions.kl import same_kind, scale_term
@@ -55,7 +56,27 @@ def colour(scale: Tensor, noise: Tensor) -> Tensor:
 
 def mean_kl(mean0: Tensor, scale: Tensor, mean: Tensor) -> Tensor:
     """½‖L⁻¹(μ − μ₀)‖² [...,B]: the KL divergence of two Gaussians that share the covariance LLᵀ."""
+    if scale.ndim == mean.ndim:
+        return _MeanTerm.apply(mean0, scale, mean)
     return 0.5 * whiten(scale, (mean - mean0).unsqueeze(-2)).square().sum((-2, -1))
+
+
+class _MeanTerm(torch.autograd.Function):
+    """½‖v‖² with v = (μ − μ₀)/σ, and its derivatives v/σ by μ and −v²/σ by σ."""
+
+    @staticmethod
+    def forward(ctx: Any, mean0: Tensor, scale: Tensor, mean: Tensor) -> Tensor:
+        v = (mean - mean0) / scale
+        ctx.save_for_backward(v, scale)
+        return 0.5 * v.square().sum(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        v, scale = ctx.saved_tensors
+        by_mean = grad.unsqueeze(-1) * v / scale
+        needs = ctx.needs_input_grad
+        return -by_mean if needs[0] else None, -by_mean * v if needs[1] else None, by_mean
 
 
 def covariance_kl(mean: Tensor, scale0: Tensor, scale: Tensor) -> Tensor:

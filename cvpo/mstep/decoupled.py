@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import math
+from typing import Any, ClassVar
 
 import attrs
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from cvpo import validators
 from cvpo.distributions import Gaussian, covariance_kl, log_volume, mean_kl, same_kind, whiten
@@ -75,19 +77,48 @@ def decoupled_likelihood(
     through [B,K,D] tensors.
     """
     x = whiten(scale0, actions - mean0.unsqueeze(-2))
-    shares = weights.unsqueeze(-1)
-    total = weights.sum(-1)
-    first = (shares * x).sum(-2)
-    v = whiten(scale0, (mean - mean0).unsqueeze(-2)).squeeze(-2)
-    by_mean = (v * (v * total.unsqueeze(-1) - 2.0 * first)).sum(-1)
+    weighted = weights.unsqueeze(-1) * x
+    total, first = weights.sum(-1, keepdim=True), weighted.sum(-2)
     if scale0.ndim == mean0.ndim:
-        second = (shares * x.square()).sum(-2)
-        still = second.sum(-1)
-        by_covariance = ((scale0 / scale).square() * second).sum(-1)
-    else:
-        second = (shares * x).mT @ x
-        still = second.diagonal(dim1=-2, dim2=-1).sum(-1)
-        a = torch.linalg.solve_triangular(scale, scale0, upper=False)
-        by_covariance = (a @ second * a).sum((-2, -1))
+        second = (weighted * x).sum(-2)
+        given = mean0, scale0, total, first, second
+        if any(part.requires_grad for part in given):
+            return _diagonal_likelihood(mean, scale, *given)[0]
+        return _DiagonalLikelihood.apply(mean, scale, *given)
+    second = weighted.mT @ x
+    still = second.diagonal(dim1=-2, dim2=-1).sum(-1)
+    v = whiten(scale0, (mean - mean0).unsqueeze(-2)).squeeze(-2)
+    by_mean = (v * (v * total - 2.0 * first)).sum(-1)
+    a = torch.linalg.solve_triangular(scale, scale0, upper=False)
+    by_covariance = (a @ second * a).sum((-2, -1))
     volume = log_volume(mean0, scale0) + log_volume(mean, scale)
-    return -0.5 * (still + by_mean + by_covariance) - total * volume
+    return -0.5 * (still + by_mean + by_covariance) - total.squeeze(-1) * volume
+
+
+def _diagonal_likelihood(
+    mean: Tensor, scale: Tensor, mean0: Tensor, scale0: Tensor, total: Tensor, first: Tensor, second: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`decoupled_likelihood` [...,B] from moments of the particles, Σ w [...,B,1], Σ w x and Σ w x² [...,B,D]; v
+    and A² = (σ₀/σ)² [...,B,D]."""
+    v, square = (mean - mean0) / scale0, (scale0 / scale).square()
+    by_dimension = v * (v * total - 2.0 * first) + (square + 1.0) * second + 2.0 * total * (scale.log() + scale0.log())
+    return -0.5 * by_dimension.sum(-1) - (mean.shape[-1] * math.log(2.0 * math.pi)) * total.squeeze(-1), v, square
+
+
+class _DiagonalLikelihood(torch.autograd.Function):
+    """:func:`_diagonal_likelihood` with ∂/∂μ = (Σ w x − v Σ w)/σ₀ and ∂/∂σ = (A² Σ w x² − Σ w)/σ, so that autograd does
+    not walk back through its parts."""
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, scale: Tensor, *given: Tensor) -> Tensor:
+        value, v, square = _diagonal_likelihood(mean, scale, *given)
+        ctx.save_for_backward(scale, v, square, *given[1:])
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        scale, v, square, scale0, total, first, second = ctx.saved_tensors
+        grad = grad.unsqueeze(-1)
+        by_mean = grad * (first - v * total) / scale0
+        return by_mean, grad * (square * second - total) / scale, None, None, None, None, None

@@ -65,9 +65,10 @@ class Likelihood:
             terms = projection.kl(old, new)
             if iteration > 0:
                 self._ascend(state, state.ratios(terms))
-            excess = torch.stack([term.mean(-1) for term in state.divergences(terms)], -1) - state.bounds
-            objective = projection.objective(old, new, actions, weights).mean(-1)
-            loss = (state.alpha * excess).sum(-1) - objective
+            objective = projection.objective(old, new, actions, weights)
+            means = torch.stack([*state.divergences(terms), objective], -2).mean(-1)
+            factors = torch.cat([state.alpha, -torch.ones_like(state.alpha[..., :1])], -1)
+            loss = (factors * means).sum(-1) - (state.alpha * state.bounds).sum(-1)
             descend(state, loss, self.max_grad_norm)
         with torch.no_grad():
             fitted = state.ratios(kls())

@@ -19,14 +19,14 @@ IN_TORCH = (163, 366_000)
 #: Operations and bytes of one update at the peer's defaults (B = 256, K = 16, 2×128). The iterations of ``dual`` and
 #: the probes of ``guard`` depend on the data, and so, by rounding, on the machine: they have a third more.
 BUDGETS = {
-    "sampling": (40, 125_000),
-    "target": (84, 1_420_000),
-    "critic": (125, 4_060_000),
+    "sampling": (24, 61_000),
+    "target": (63, 1_160_000),
+    "critic": (84, 2_390_000),
     "particles": (120, 14_100_000),
-    "dual": (31, 100) if loops("cvpo.estep.kernels") else IN_TORCH,
+    "dual": (27, 100) if loops("cvpo.estep.kernels") else IN_TORCH,
     "metrics": (23, 75_000),
-    "fit": (314, 2_780_000),
-    "guard": (240, 940_000),
+    "fit": (254, 1_540_000),
+    "guard": (202, 845_000),
     "averages": (2, 0),
     "rest": (0, 0),
 }
