@@ -93,12 +93,13 @@ def test_killed_twice(reference: tuple[Path, Path], tmp_path: Path) -> None:
 
 
 def kill_at_any_moment(run: Path, *command: str) -> None:
-    """Kill the command somewhere between its second checkpoint and the last few."""
+    """Kill the command somewhere between its third checkpoint and the last few."""
     chance = random.SystemRandom()
     with python("-m", "cvpo", *command) as process:
         # By the pace of its checkpoints, so that a busy machine changes neither the chances nor the time left.
         seen: dict[int, float] = {}
-        awaited = chance.randint(2, 5)
+        # Between the first two, what updates need is loaded, which is no pace.
+        awaited = chance.randint(3, 5)
         while len(seen) < awaited:
             assert process.poll() is None, process.communicate()
             for step, _ in RunFolder(run).checkpoints().files():
