@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 import attrs
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from cvpo.distributions.draw import Generators, draw
 from cvpo.distributions.kl import same_kind, scale_term
@@ -66,14 +65,14 @@ class _MeanTerm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, mean0: Tensor, scale: Tensor, mean: Tensor) -> Tensor:
-        v = (mean - mean0) / scale
-        ctx.save_for_backward(v, scale)
-        return 0.5 * v.square().sum(-1)
+        ctx.save_for_backward(mean0, scale, mean)
+        return 0.5 * ((mean - mean0) / scale).square().sum(-1)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        v, scale = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        mean0, scale, mean = ctx.saved_tensors
+        # Made again from the arguments: this may be differentiated once more.
+        v = (mean - mean0) / scale
         by_mean = grad.unsqueeze(-1) * v / scale
         needs = ctx.needs_input_grad
         return -by_mean if needs[0] else None, -by_mean * v if needs[1] else None, by_mean

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import attrs
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from cvpo import validators
 from cvpo.distributions import Gaussian, covariance_kl, log_volume, mean_kl, same_kind, whiten
@@ -83,7 +82,7 @@ def decoupled_likelihood(
         second = (weighted * x).sum(-2)
         given = mean0, scale0, total, first, second
         if any(part.requires_grad for part in given):
-            return _diagonal_likelihood(mean, scale, *given)[0]
+            return _diagonal_likelihood(mean, scale, *given)
         return _DiagonalLikelihood.apply(mean, scale, *given)
     second = weighted.mT @ x
     still = second.diagonal(dim1=-2, dim2=-1).sum(-1)
@@ -97,28 +96,26 @@ def decoupled_likelihood(
 
 def _diagonal_likelihood(
     mean: Tensor, scale: Tensor, mean0: Tensor, scale0: Tensor, total: Tensor, first: Tensor, second: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """:func:`decoupled_likelihood` [...,B] from moments of the particles, Σ w [...,B,1], Σ w x and Σ w x² [...,B,D]; v
-    and A² = (σ₀/σ)² [...,B,D]."""
+) -> Tensor:
+    """:func:`decoupled_likelihood` [...,B] from moments of the particles, Σ w [...,B,1], Σ w x and Σ w x² [...,B,D]."""
     v, square = (mean - mean0) / scale0, (scale0 / scale).square()
     by_dimension = v * (v * total - 2.0 * first) + (square + 1.0) * second + 2.0 * total * (scale.log() + scale0.log())
-    return -0.5 * by_dimension.sum(-1) - (mean.shape[-1] * math.log(2.0 * math.pi)) * total.squeeze(-1), v, square
+    return -0.5 * by_dimension.sum(-1) - (mean.shape[-1] * math.log(2.0 * math.pi)) * total.squeeze(-1)
 
 
 class _DiagonalLikelihood(torch.autograd.Function):
-    """:func:`_diagonal_likelihood` with ∂/∂μ = (Σ w x − v Σ w)/σ₀ and ∂/∂σ = (A² Σ w x² − Σ w)/σ, so that autograd does
-    not walk back through its parts."""
+    """:func:`_diagonal_likelihood` with ∂/∂μ = (Σ w x − v Σ w)/σ₀ and ∂/∂σ = ((σ₀/σ)² Σ w x² − Σ w)/σ, so that autograd
+    does not walk back through its parts."""
 
     @staticmethod
     def forward(ctx: Any, mean: Tensor, scale: Tensor, *given: Tensor) -> Tensor:
-        value, v, square = _diagonal_likelihood(mean, scale, *given)
-        ctx.save_for_backward(scale, v, square, *given[1:])
-        return value
+        ctx.save_for_backward(mean, scale, *given)
+        return _diagonal_likelihood(mean, scale, *given)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        scale, v, square, scale0, total, first, second = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        mean, scale, mean0, scale0, total, first, second = ctx.saved_tensors
         grad = grad.unsqueeze(-1)
-        by_mean = grad * (first - v * total) / scale0
-        return by_mean, grad * (square * second - total) / scale, None, None, None, None, None
+        by_mean = grad * (first - (mean - mean0) / scale0 * total) / scale0
+        by_scale = grad * ((scale0 / scale).square() * second - total) / scale
+        return by_mean, by_scale, None, None, None, None, None

@@ -38,10 +38,12 @@ def _new_only(mean0: Tensor, scale0: Tensor, actions: Tensor, weights: Tensor) -
 def test_likelihood_and_divergences_of_a_diagonal_gaussian(lead: tuple[int, ...]) -> None:
     mean0, scale0, mean, scale, actions, weights = _tensors(lead)
     new = mean.requires_grad_(), scale.requires_grad_()
-    assert torch.autograd.gradcheck(_new_only(mean0, scale0, actions, weights), new)
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        assert check(_new_only(mean0, scale0, actions, weights), new)
     old = mean0.requires_grad_(), scale0.requires_grad_()
-    assert torch.autograd.gradcheck(mean_kl, (old[0], old[1], new[0]))
-    assert torch.autograd.gradcheck(covariance_kl, (old[0], old[1], new[1]))
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        assert check(mean_kl, (old[0], old[1], new[0]))
+        assert check(covariance_kl, (old[0], old[1], new[1]))
 
 
 def test_what_is_given_to_the_likelihood_may_be_differentiated_too() -> None:
