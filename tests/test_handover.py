@@ -52,6 +52,11 @@ class Projection(Decoupled):
     """A projection whose bounds or terms are spoilt."""
 
     wrong: Any = 0.1
+    every: bool = False
+    """Whether the objective is that of every particle."""
+
+    def objective(self, old: Any, new: Any, actions: Any, weights: Any) -> Any:
+        return weights * new.log_prob(actions) if self.every else super().objective(old, new, actions, weights)
 
     @property
     def bounds(self) -> Any:
@@ -99,6 +104,7 @@ HIDDEN = SMALL["critic"]["hidden"]
         ({"estep": Solver(wrong="none")}, "weights of the E-step's solution is a NoneType; allowed: a tensor"),
         ({"estep": Solver(wrong="mean")}, r"weights of the E-step's solution has shape \[8\]; allowed: \[32, 8\]"),
         ({"mstep": Projection(wrong="covv")}, r"kl gives \['cov', 'mean'\]; allowed: .*'covv'"),
+        ({"mstep": Projection(every=True)}, r"projection's objective has shape \[32, 8\]; allowed: \[32\]"),
         ({"mstep": Projection(), "fit": "regression"}, "project gives a NoneType; allowed: a distribution"),
         ({"buffer": Buffer(wrong="none")}, "obs of the buffer's sample is a NoneType; allowed: a tensor"),
         ({"buffer": Buffer(wrong="half")}, r"obs of the buffer's sample has shape \[16, 3\]; allowed: \[32, 3\]"),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cvpo import validators
+from cvpo.handover import require_tensor
 from cvpo.mstep.fit import FitState, build_state, descend, finish
 from cvpo.mstep.protocol import Projection
 
@@ -66,7 +67,10 @@ class Likelihood:
             if iteration > 0:
                 self._ascend(state, state.ratios(terms))
             objective = projection.objective(old, new, actions, weights)
-            means = torch.stack([*state.divergences(terms), objective], -2).mean(-1)
+            values = [*state.divergences(terms), objective]
+            for name, value in zip((*state.terms, "objective"), values, strict=True):
+                require_tensor(f"the projection's {name}", value, weights.shape[:-1])
+            means = torch.stack(values, -2).mean(-1)
             factors = torch.cat([state.alpha, -torch.ones_like(state.alpha[..., :1])], -1)
             loss = (factors * means).sum(-1) - (state.alpha * state.bounds).sum(-1)
             descend(state, loss, self.max_grad_norm)
