@@ -8,10 +8,10 @@ damping and force, but pushes in every direction at once, u with |u| <= 1:
     dx/dt = v        m dv/dt = F u − c v        reward 0.1 (x v_y − y v_x) / (|x| (1 + ||x| − 1.5|)) a step of 0.02 s
 
 so that whatever it can drive, this one can. In the rows with ``turns`` the direction starts at a heading as the task
-draws it, or at its opposite, and changes by 3 rad/s at the most: the robot of the task, but for its centre of mass, which
-lies 2 cm off its axis. All 500 thrusts of an episode are improved by Adam from circles of four speeds, for each of many
-starts as the task draws them; the best of the four counts. Boundaries, |x_1| = 1.125 and the rate of turning, are kept by
-penalties on what lies beyond. Local optima are all that is claimed. Rows go to
+draws it, or at its opposite, and changes by 3 rad/s at the most: the robot of the task, but for its centre of mass,
+which lies 2 cm off its axis. All 500 thrusts of an episode are improved by Adam from circles of four speeds, for each
+of many starts as the task draws them; the best of the four counts. Boundaries, |x_1| = 1.125 and the rate of turning,
+are kept by penalties on what lies beyond. Local optima are all that is claimed. Rows go to
 ``benchmarks/results/point-circle-ideal.jsonl``; ``model_error`` is the largest difference of speeds, in m/s, from
 MuJoCo's on a straight drive at full force; ``turning`` the largest rate in the drives that count, in rad/s.
 """
@@ -42,7 +42,7 @@ SPEEDS = (0.9, 1.05, 1.2, 1.3)
 KEPT = 0.003
 """How far inside of the boundary the penalty begins."""
 SPIN = 3.0
-"""rad/s: the servo's gear 0.3 against itself and a damping of 0.005, 3.16, less what the thrust takes; 2.999 in MuJoCo."""
+"""rad/s: 2.999 in MuJoCo after two steps at full turn."""
 
 
 def responses() -> tuple[Tensor, Tensor]:
