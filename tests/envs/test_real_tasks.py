@@ -15,6 +15,8 @@ from cvpo.envs import make
 from cvpo.envs.conventions import making
 from cvpo.envs.source import find_spec
 from cvpo.errors import EnvError
+from cvpo.run import configure
+from cvpo.run.setting import build, make_env
 from tests.envs.test_vector import play, same
 
 needs_safety = pytest.mark.skipif(not importlib.util.find_spec("safety_gymnasium"), reason="no Safety-Gymnasium")
@@ -43,6 +45,24 @@ def test_safety_gymnasium(task, horizon, size):
     one.close()
     one.close()
     other.close()
+
+
+@needs_safety
+@pytest.mark.parametrize(
+    ("task", "pieces", "kept"),
+    [
+        ("SafetyPointCircle1-v0", 8, 50_000),
+        ("SafetyPointRun0-v0", None, 50_000),
+        ("SafetyPointFadingEasy1-v0", 8, 1_000_000),
+        ("SafetyPointGoal0-v0", 8, 1_000_000),
+        ("SafetyAntVelocity-v1", None, 1_000_000),
+    ],
+)
+def test_a_preset_fits_its_task(task, pieces, kept):
+    config = configure(task=task)
+    agent = build(config, make_env(config, copies=1, cost_keys=config.cost_keys))
+    assert (agent.config.obs_pieces, agent.config.buffer.capacity) == (pieces, kept)
+    assert agent.config.cost_limits == (25.0,)
 
 
 @needs_safety
