@@ -24,10 +24,11 @@ def imported(family: str, path: str) -> Any:
     module, _, attribute = path.partition(":")
     try:
         return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
-    except (ImportError, AttributeError, ValueError) as error:
-        if isinstance(error, CvpoError):
-            raise
-        raise ConfigError(f"{family} {path!r} cannot be imported: {error}") from error
+    except CvpoError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a module of somebody's raises
+        said = error if isinstance(error, ImportError | AttributeError | ValueError) else repr(error)
+        raise ConfigError(f"{family} {path!r} cannot be imported: {said}") from error
 
 
 def attrs_class(family: str, found: Any, path: str) -> Any:

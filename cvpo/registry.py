@@ -145,7 +145,7 @@ class Registry:
     def _load_plugin(self, entry: EntryPoint) -> type:
         try:
             return entry.load()
-        except Exception as error:  # noqa: BLE001 - whatever a third party's import raises
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a third party's import raises
             del self._targets[entry.name]
             message = f"{self.family} plug-in {entry.name!r} ({entry.value}) does not load: {error!r}"
             warnings.warn(message, stacklevel=4)

@@ -67,6 +67,14 @@ def test_errors_name_field_found_and_allowed(call, message):
         call(fresh())
 
 
+@pytest.mark.parametrize("code", ["undefined_name", "1 / 0", "class:"])
+def test_a_module_that_fails_is_said_to(code, tmp_path, monkeypatch):
+    (tmp_path / "part_that_fails.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="part 'part_that_fails:Part' cannot be imported: .*Error"):
+        fresh().create("part_that_fails:Part")
+
+
 def test_register_decorates_and_repeats_safely():
     registry = fresh()
     decorated = registry.register("other")(Other)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +172,13 @@ def test_entries_of_an_observation_keep_their_order(tmp_path) -> None:
     assert list(again.observation_space) == ["velocity", "heading"]
     obs = {"heading": np.array([0.1, -0.4]), "velocity": np.array([0.9, 0.3])}
     np.testing.assert_array_equal(agent.predict(obs)[0], again.predict(obs)[0])
+
+
+@pytest.mark.parametrize("cost", ["mean", "ucb:0.5"])
+def test_an_agent_goes_to_another_process_as_it_is(cost: str) -> None:
+    agent, _ = line_agent(critic={**SMALL["critic"], "cost": cost})
+    agent.learn(40)
+    agent.env = None
+    other = pickle.loads(pickle.dumps(agent))
+    for ours, theirs in zip(agent.update().values(), other.update().values(), strict=True):
+        assert ours.equal(theirs)

@@ -14,6 +14,7 @@ from cvpo.buffers.nstep import store_for
 from cvpo.buffers.protocol import end_windows
 from cvpo.buffers.ring import STORAGE
 from cvpo.errors import ConfigError
+from cvpo.handover import require_tensor
 from cvpo.types import Batch, Spec, Transition
 from cvpo.validators import flag, number, one_of
 
@@ -95,6 +96,17 @@ class PrioritizedStore:
         return self.inner.at(*self.tree.sample(uniform, self.config.beta))
 
     def reprioritise(self, index: Tensor, td: Tensor) -> None:
+        require_tensor("td of reprioritise", td, tuple(index.shape))
+        if index.dtype != torch.int64:
+            raise ConfigError(f"index of reprioritise is {index.dtype}; allowed: torch.int64, as a sample has it")
+        if index.device.type == "cpu" and index.numel():
+            # Loops do not look where they write.
+            least, most = (end.item() for end in index.aminmax())
+            if not 0 <= least <= most < len(self.inner):
+                raise ConfigError(
+                    f"index of reprioritise goes from {least} to {most}; allowed: 0 to {len(self.inner) - 1}, what is "
+                    "stored"
+                )
         priority = (td.detach().double().abs() + self.config.floor).pow(self.config.alpha)
         if priority.device.type != "cpu":
             # A look would wait for the update: what is not finite is as urgent as anything so far.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -37,12 +38,12 @@ def mean(values: Tensor) -> Tensor:
 
 def upper_confidence_bound(factor: float) -> Aggregate:
     """``mean_e Q_e + factor · std_e Q_e`` (population standard deviation): [...,E,B,K] to [...,B,K]."""
+    return functools.partial(_upper_confidence_bound, factor)
 
-    def aggregate(values: Tensor) -> Tensor:
-        std, centre = torch.std_mean(values, dim=-3, correction=0)
-        return centre + factor * std
 
-    return aggregate
+def _upper_confidence_bound(factor: float, values: Tensor) -> Tensor:
+    std, centre = torch.std_mean(values, dim=-3, correction=0)
+    return centre + factor * std
 
 
 def resolve(spec: Any) -> Any:

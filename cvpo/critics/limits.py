@@ -5,6 +5,8 @@ Shape legend: ``M`` costs, ``B`` states, ``K`` actions per state; leading ``...`
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
@@ -39,12 +41,16 @@ def to_q_scale(
     then their mean and γᵀ the mean of γ to the power of each. Bootstrapping through a truncation makes Q_c the
     infinite-horizon value, hence the second form; the paper's code uses the first everywhere, which at T = 100 and
     γ = 0.99 is 37 % tighter. Exact where the cost per step does not drift along the episode and lengths do not depend
-    on it. Raises ConfigError for another ``kind``.
+    on it. Raises ConfigError for another ``kind``, a limit that is not finite, a gamma outside (0, 1) and lengths that
+    are not above 0.
     """
+    if kind not in LIMIT_KINDS:
+        raise ConfigError(f"limit_kind is {kind!r}; {suggest(str(kind), LIMIT_KINDS)}")
+    for name, value, allowed in (("limit", limit, "a finite number"), ("gamma", gamma, "a number between 0 and 1")):
+        if not isinstance(value, numbers.Real) or not math.isfinite(value) or (name == "gamma" and not 0 < value < 1):
+            raise ConfigError(f"{name} is {value!r}; allowed: {allowed}")
     if kind == "discounted":
         return limit
-    if kind not in LIMIT_KINDS:
-        raise ConfigError(f"limit_kind is {kind!r}; {suggest(kind, LIMIT_KINDS)}")
     lengths = np.asarray(horizon, dtype=np.float64)
     if not lengths.size or not (np.isfinite(lengths) & (lengths > 0)).all():
         raise ConfigError(f"horizon is {horizon!r}; allowed: steps > 0, or the lengths of one or more episodes")

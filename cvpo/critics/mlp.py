@@ -22,6 +22,7 @@ from cvpo.critics.aggregate import (
     sizes_of,
 )
 from cvpo.critics.network import EnsembleNet
+from cvpo.handover import require_tensor
 from cvpo.networks import ACTIVATIONS
 from cvpo.types import Batch
 from cvpo.validators import as_tuple, flag, number, one_of, sizes
@@ -108,6 +109,7 @@ class MLPCritic:
     def loss(self, net: EnsembleNet, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor]:
         """``Σ_s Σ_e mean_b weight_b ℓ(Q_se − target_s)`` and ``mean_{s,e} |Q_se − target_s|`` [...,B]."""
         values = net(batch.obs, batch.action.unsqueeze(-2)).squeeze(-1).squeeze(-1)
+        require_tensor("target", target, (*values.shape[:-2], len(net.members), values.shape[-1]))
         target = target.index_select(-2, net.signal)
         errors = self._elementwise(values, target, reduction="none")
         loss = (errors * batch.weight.unsqueeze(-2)).mean(-1).sum(-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cvpo.errors import ConfigError
 from cvpo.networks import StackedMLP
 
 
@@ -41,6 +42,7 @@ class EnsembleNet(nn.Module):
         self.each = len(self.signal)
         self.population = population
         self.clip = clip
+        self.inputs = obs_size + action_size
         self._dtype = None if particle_dtype == torch.float32 else particle_dtype
         self.mlp = StackedMLP(
             population * self.each,
@@ -64,6 +66,12 @@ class EnsembleNet(nn.Module):
         return values.split_with_sizes(self.members, axis)
 
     def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
+        expected = (*obs.shape[:-1], *actions.shape[-2:-1], self.inputs - obs.shape[-1])
+        if actions.shape != expected or actions.ndim != obs.ndim + 1:
+            raise ConfigError(
+                f"actions have shape {list(actions.shape)} for obs of shape {list(obs.shape)}; allowed: obs [...,B,O] "
+                f"and actions [...,B,K,D], of {self.inputs} numbers together"
+            )
         if self.clip:
             actions = actions.clamp(-1.0, 1.0)
         dtype = None if actions.shape[-2] == 1 or torch.is_grad_enabled() else self._dtype

@@ -24,6 +24,7 @@ from cvpo.critics.aggregate import (
     sizes_of,
 )
 from cvpo.critics.network import EnsembleNet
+from cvpo.handover import require_tensor
 from cvpo.networks import ACTIVATIONS
 from cvpo.types import Batch
 from cvpo.validators import as_tuple, flag, number, one_of, sizes
@@ -107,6 +108,7 @@ class QuantileCritic:
         z = net(batch.obs, batch.action.unsqueeze(-2)).squeeze(-2)
         if target.ndim == z.ndim - 1:
             target = target.unsqueeze(-3)
+        require_tensor("target", target, (*z.shape[:-3], *target.shape[-3:-2], len(net.members), z.shape[-2]))
         samples = target.movedim(-3, -1).index_select(-3, net.signal)
         losses = quantile_huber(z, samples, net.levels, self.huber)
         loss = (losses * batch.weight.unsqueeze(-2)).mean(-1).sum(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -46,7 +47,8 @@ def bootstrap_of(critic: Any) -> Bootstrap:
     if own is not None:
         return own
 
-    def mean_value(net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
-        return critic.evaluate(net, obs, actions).mean(-1)
+    return functools.partial(_mean_value, critic)
 
-    return mean_value
+
+def _mean_value(critic: Any, net: nn.Module, obs: Tensor, actions: Tensor) -> Tensor:
+    return critic.evaluate(net, obs, actions).mean(-1)

@@ -190,6 +190,25 @@ def test_errors_that_are_not_finite_are_refused_and_spoil_nothing(bad):
     assert torch.isfinite(store.sample(4).weight).all()
 
 
+@pytest.mark.parametrize(
+    ("index", "td", "message"),
+    [
+        (torch.tensor([0, 5]), torch.ones(2), "index of reprioritise goes from 0 to 5; allowed: 0 to 4"),
+        (torch.tensor([-1, 0]), torch.ones(2), "index of reprioritise goes from -1 to 0"),
+        (torch.tensor([10**7]), torch.ones(1), "goes from 10000000 to 10000000"),
+        (torch.tensor([0, 1]), torch.ones(1), r"td of reprioritise has shape \[1\]; allowed: \[2\]"),
+        (torch.tensor([0.5]), torch.ones(1), "index of reprioritise is torch.float32; allowed: torch.int64"),
+    ],
+)
+def test_what_is_not_stored_has_no_priority(index, td, message):
+    store = buffers.registry.create("prioritized", capacity=8).build(spec(), 1, "cpu", torch.Generator().manual_seed(0))
+    for step in stream(5, 1):
+        store.add(step)
+    with pytest.raises(ConfigError, match=message):
+        store.reprioritise(index, td)
+    assert torch.isfinite(store.sample(50).obs).all()
+
+
 def test_many_leaves_at_once_are_summed_as_one_by_one() -> None:
     leaves = 3 * ROOT
     tree, other = (tree_for(leaves, CPU) for _ in range(2))

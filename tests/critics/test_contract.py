@@ -11,7 +11,9 @@ from cvpo.cli import main
 from cvpo.critics.given import GivenCost
 from cvpo.critics.mlp import MLPCritic
 from cvpo.critics.quantile import QuantileCritic
+from cvpo.errors import ConfigError
 from cvpo.testing import check_critic
+from cvpo.types import Batch
 
 SMALL = {"hidden": (32,)}
 
@@ -27,6 +29,22 @@ def test_so_do_other_choices() -> None:
     check_critic(QuantileCritic(hidden=(32,), quantiles=5, cost_level=0.3))
     check_critic(MLPCritic(hidden=(32,), members=3, cost_members=1))
     check_critic(QuantileCritic(hidden=(32,), members=1, cost_members=2, quantiles=5, cost_level=0.3))
+
+
+@pytest.mark.parametrize("kind", ["mlp", "quantile"])
+def test_shapes_that_do_not_fit_are_named(kind):
+    critic = critics.registry.create(kind, **SMALL)
+    net = critic.build(3, 2, 2)
+    for obs, actions in (((7, 3), (7, 2)), ((14, 3), (7, 5, 2)), ((1, 3), (7, 5, 2)), ((7, 4), (7, 5, 2))):
+        with pytest.raises(ConfigError, match=r"actions have shape \[7, .*; allowed: obs \[\.\.\.,B,O\] and actions"):
+            critic.evaluate(net, torch.randn(obs), torch.randn(actions))
+    flags, ones = torch.zeros(6, dtype=torch.bool), torch.ones(6)
+    batch = Batch(
+        torch.randn(6, 3), torch.randn(6, 2), torch.randn(2, 6), torch.randn(6, 3), flags, ones, ones, flags.long()
+    )
+    for shape in ((1, 6), (3, 6), (2, 1)):
+        with pytest.raises(ConfigError, match="target has shape"):
+            critic.loss(net, batch, torch.zeros(shape))
 
 
 @attrs.frozen

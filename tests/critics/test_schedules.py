@@ -7,7 +7,7 @@ import torch
 
 import cvpo
 from cvpo import critics
-from cvpo.critics.limits import to_q_scale
+from cvpo.critics.limits import LIMIT_KINDS, to_q_scale
 from cvpo.errors import ConfigError
 from tests.fakes import line_agent
 
@@ -47,3 +47,20 @@ def test_the_agent_follows_its_schedule_in_the_steps_of_all_environments() -> No
         limits = [c + share * (20.0 - c) for c in agent.config.cost_limits]
         expected = [to_q_scale(c, "episode", agent.config.gamma, 20) for c in limits]
         torch.testing.assert_close(seen[steps], torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", LIMIT_KINDS)
+@pytest.mark.parametrize(
+    ("limit", "gamma", "message"),
+    [
+        (25.0, 1.0, "gamma is 1.0; allowed: a number between 0 and 1"),
+        (25.0, 1.5, "gamma is 1.5"),
+        (float("nan"), 0.99, "limit is nan; allowed: a finite number"),
+        ("a", 0.99, "limit is 'a'"),
+    ],
+)
+def test_a_limit_that_cannot_be_converted_is_named(kind, limit, gamma, message):
+    with pytest.raises(ConfigError, match=message):
+        to_q_scale(limit, kind, gamma, 100)
+    with pytest.raises(ConfigError, match="limit_kind is None; "):
+        to_q_scale(25.0, None, 0.99, 100)

@@ -46,6 +46,21 @@ def test_a_categorical_policy_needs_a_projection_for_it():
         full.project(old, None, WEIGHTS)
 
 
+@pytest.mark.parametrize("bad", [[0.0, 1.0, torch.nan], [0.0, torch.inf, 0.0], [-torch.inf] * 3])
+def test_categories_without_finite_probabilities_are_named(bad):
+    with pytest.raises(ProblemError, match="the old policy is not finite"):
+        mstep.registry.create("full").project(Categorical(torch.tensor([bad])), None, torch.tensor([[0.2, 0.5, 0.3]]))
+
+
+@pytest.mark.parametrize("name", ["decoupled", "full"])
+@pytest.mark.parametrize(("row", "column", "value"), [(1, 0, torch.nan), (0, 1, 3.0)])
+def test_a_scale_that_is_no_cholesky_factor_is_named(name, row, column, value):
+    scale = torch.eye(3).repeat(4, 1, 1)
+    scale[:, row, column] = value
+    with pytest.raises(ProblemError, match="no Cholesky factor; allowed: finite, with 0 above the diagonal"):
+        mstep.registry.create(name).project(Gaussian(OLD.mean, scale), ACTIONS, WEIGHTS)
+
+
 @pytest.mark.parametrize("scale", [(4, 2), (4,), (4, 3, 2), (4, 3, 3, 3)])
 def test_a_gaussian_has_a_scale_of_its_mean(scale):
     with pytest.raises(ProblemError, match=r"scale has shape .* for a mean of shape \[4, 3\]; allowed"):
