@@ -157,7 +157,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError as error:
             raise RunError(f"log {path}, line {number}, is not JSON: {error}") from error
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            raise RunError(f"log {path}, line {number}, is {row!r}; allowed: an object with a whole number as 'step'")
+        rows.append(row)
     return rows

@@ -14,6 +14,7 @@ import numpy as np
 from cvpo.errors import ConfigError, RunError
 from cvpo.extras import require
 from cvpo.logs import read_rows
+from cvpo.run.config import read_options
 from cvpo.run.folder import RunFolder
 
 #: Options that do not make another experiment: seeds of one configuration are drawn as one curve. Of ``steps``, see
@@ -55,16 +56,27 @@ class Group:
 
 
 def find_runs(paths: Sequence[Path]) -> list[RunFolder]:
-    """The run folders among ``paths`` and below them. Raises RunError for a path without any, ConfigError for none."""
+    """The run folders among ``paths`` and below them, where a ``config.json`` of another program may lie too. Raises
+    RunError for a path without any, ConfigError for none."""
     if not paths:
         raise ConfigError("there is no run to draw; name run folders, or folders of runs")
     found: dict[Path, RunFolder] = {}
     for path in paths:
-        below = sorted(config.parent for config in path.rglob("config.json")) if path.is_dir() else []
+        below = (
+            sorted(config.parent for config in path.rglob("config.json") if _of_run(config)) if path.is_dir() else []
+        )
         if not below:
-            raise RunError(f"{path} is not a run folder and holds none: there is no config.json")
+            raise RunError(f"{path} is not a run folder and holds none: there is no config.json with a task")
         found |= {each.resolve(): RunFolder(each) for each in below}
     return list(found.values())
+
+
+def _of_run(config: Path) -> bool:
+    """Whether a ``config.json`` names a task. What cannot be read may: who reads it next says why it cannot."""
+    try:
+        return isinstance(read_options(config).get("task"), str)
+    except ConfigError:
+        return True
 
 
 def read_curves(folder: RunFolder) -> Curves:
@@ -76,7 +88,10 @@ def read_curves(folder: RunFolder) -> Curves:
             name = column.removeprefix(prefix)
             if name != column and _QUANTITY.match(name):
                 points = [(row["step"], row[column]) for row in rows if row.get(column) is not None]
-                steps, heights = np.array(points, dtype=float).reshape(-1, 2).T
+                try:
+                    steps, heights = np.array(points, dtype=float).reshape(-1, 2).T
+                except (TypeError, ValueError) as error:
+                    raise RunError(f"{column} in the logs of {folder.path}: {error}; allowed: numbers") from error
                 values[f"{source}/{name}"] = (steps, heights)
     return Curves(folder.options(), {name: pair for name, pair in values.items() if len(pair[0])})
 
@@ -162,7 +177,7 @@ def _groups(groups: list[list[Curves]]) -> list[Group]:
     made = []
     for runs, options in zip(groups, flat, strict=True):
         label = ", ".join(f"{name}={options.get(name)}" for name in differing) or "evaluation"
-        made.append(Group(label, runs, tuple(runs[0].options.get("cost_limits", ()))))
+        made.append(Group(label, runs, tuple(np.atleast_1d(runs[0].options.get("cost_limits", ())))))
     return made
 
 

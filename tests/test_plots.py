@@ -92,6 +92,36 @@ def test_pictures_are_written(tmp_path: Path) -> None:
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
 
 
+def test_what_is_no_run_is_left_out_and_one_limit_is_as_good_as_a_list(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", [1, 2], cost_limits=25.0)
+    for name, content in (("b", {"architectures": ["other"]}), ("c", {"task": 5})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(content))
+    found = find_runs([tmp_path])
+    assert [each.path for each in found] == [run.path]
+    assert group([read_curves(each) for each in found])["cvpo/Sprint-v0"][0].limits == (25.0,)
+    with pytest.raises(RunError, match="holds none"):
+        find_runs([tmp_path / "b"])
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([1], r"line 1, is \[1\]; allowed: an object"),
+        ({"eval/deterministic/return": 1.0}, "allowed: an object with a whole number as 'step'"),
+        (
+            {"step": 1, "eval/deterministic/return": "much"},
+            "eval/deterministic/return in the logs of .*; allowed: numbers",
+        ),
+    ],
+)
+def test_rows_that_are_none_are_named(tmp_path: Path, row: Any, message: str) -> None:
+    folder = make_run(tmp_path / "a", [])
+    folder.evaluations.write_text(json.dumps(row) + "\n")
+    with pytest.raises(RunError, match=message):
+        read_curves(folder)
+
+
 def test_what_cannot_be_drawn_is_an_error(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     with pytest.raises(RunError, match="no config.json"):

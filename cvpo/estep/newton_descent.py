@@ -58,7 +58,8 @@ def minimum(lanes: Lanes, data: Pass, state: State) -> Minimum:
         value=numbers[:, 0],
         gradient=lanes.join(point.gradient, data.like),
         error=numbers[:, 1],
-        iterations=numbers[:, 2].to(torch.int64),
+        # Where a loop's numbers overflow, so does the count.
+        iterations=numbers[:, 2].nan_to_num(nan=0.0).to(torch.int64),
         weights=point.weights,
     )
 

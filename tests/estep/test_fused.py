@@ -208,6 +208,16 @@ def test_both_kinds_of_passes_lead_to_the_same_answers(lead: tuple[int, ...], wa
     assert (kkt_residuals(problem, found).max[solved] <= 1e-6).all()
 
 
+@pytest.mark.parametrize("lead", [(), (3,)])
+@pytest.mark.parametrize("size", [1e160, 1e-160])
+def test_iterations_are_counted_where_squares_overflow(lead: tuple[int, ...], size: float) -> None:
+    problem = draw_problem(1, lead, costs=1, states=5, particles=6, dtype=torch.float64)
+    large = DualProblem(size * problem.q_reward, size * problem.q_cost, 0.0, 0.1)
+    solver = registry.create("newton")
+    solution = solver.solve(large)
+    assert bool(((solution.iterations >= 0) & (solution.iterations < solver.max_iter)).all())
+
+
 def test_who_goes_over_the_data() -> None:
     q = shifted(_problem(1, "uniform", lead=())).q
     assert isinstance(passes_over(q, None), fused.Fused)
