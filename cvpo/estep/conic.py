@@ -17,6 +17,7 @@ from cvpo.estep.problem import DualProblem
 from cvpo.estep.scaling import Scaled, scale
 from cvpo.estep.solution import DualSolution, Status
 from cvpo.estep.task import least_violation_task, main_task
+from cvpo.estep.warm import check_warm
 from cvpo.extras import require
 from cvpo.validators import number
 
@@ -37,8 +38,8 @@ class Cvxpy:
     tolerances pinned to ``tolerance``. Where that has no solution, a second program minimises Σ_m (E Q_c,m − d_m)₊, in
     the caller's units. The weights are the conic solver's own, and (η, λ) its multipliers: objective and constraints
     are good to ``accuracy``, but weights and duals agree with each other only to about the root of ``tolerance``, and
-    not where the bound is slack, so ``graded`` leaves out stationarity. Hundreds of times slower than the dual solvers,
-    on the CPU, without warm start.
+    not where the bound is slack, so ``graded`` leaves out stationarity. Derivatives are those of the softmax at (η, λ):
+    wrong where the bound is slack. Hundreds of times slower than the dual solvers, on the CPU, without warm start.
     Where Clarabel fails, the status is BACKEND_ERROR. Raises DependencyError where cvxpy or clarabel is not installed.
     Source: Agrawal et al., CVXPY (2018); Goulart & Chen, Clarabel (2024).
     """
@@ -57,6 +58,7 @@ class Cvxpy:
 
     def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
         """Solve every problem of the stack in turn; ``warm`` is not used: an interior-point method starts inside."""
+        check_warm(problem, None)
         with torch.no_grad():
             scaled = scale(problem)
             main = main_task(scaled)

@@ -43,6 +43,7 @@ def solve(
     ``last_resort``: iterations of SLSQP to a third start for what two starts of ``minimise`` leave open, none below 50.
     Differentiable where an input requires it: see :mod:`cvpo.estep.implicit`.
     """
+    check_warm(problem, warm)
     if not problem.kl_epsilon.numel():
         return attach(problem, nothing(problem))
     # NumPy would warn of infinities and NaN that are looked at afterwards.
@@ -56,7 +57,6 @@ def solve(
             data = passes_over(task.q, task.log_prior) if sync else Stack(task.q, task.log_prior)
             return lanes.join(model_start(lanes, data, limit, epsilon, least), task.q)
 
-        check_warm(problem, warm)
         if end is None:
             start = cold() if warm is None else from_warm(scaled, warm, resume, task, cold, sync)
             if warm is not None and examine and sync and problem.costs:

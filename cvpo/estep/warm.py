@@ -16,7 +16,10 @@ from cvpo.estep.task import INFEASIBLE_BELOW, Task, least_violation_task, value_
 
 
 def check_warm(problem: DualProblem, warm: DualSolution | None) -> None:
-    """Raises ProblemError for a ``warm`` that is no solution, or one of other shapes than the problem's."""
+    """Raises ProblemError for a ``problem`` that is none, and for a ``warm`` that is no solution, or one of other
+    shapes than the problem's."""
+    if not isinstance(problem, DualProblem):
+        raise ProblemError(f"problem is a {type(problem).__name__}; allowed: a cvpo.estep.DualProblem")
     if warm is None:
         return
     if not hasattr(warm, "eta"):

@@ -98,6 +98,12 @@ def test_a_warm_start_is_faster_and_failed_entries_of_it_are_ignored(name: str) 
         registry.create(name).solve(draw_problem(10), 3)
 
 
+@pytest.mark.parametrize("name", registry.names())
+def test_what_is_no_problem_is_named(name):
+    with pytest.raises(ProblemError, match="problem is a NoneType; allowed: a cvpo.estep.DualProblem"):
+        registry.create(name).solve(None)
+
+
 @pytest.mark.parametrize("name", EXACT)
 def test_a_warm_start_crosses_between_feasible_and_infeasible(name: str) -> None:
     feasible, not_met = draw_problem(11, tightness=0.1), draw_problem(11, tightness=0.9)
