@@ -87,11 +87,12 @@ def read_curves(folder: RunFolder) -> Curves:
         for source, prefix in SOURCES.items():
             name = column.removeprefix(prefix)
             if name != column and _QUANTITY.match(name):
-                points = [(row["step"], row[column]) for row in rows if row.get(column) is not None]
                 try:
+                    points = [(row["step"], row[column]) for row in rows if row.get(column) is not None]
                     steps, heights = np.array(points, dtype=float).reshape(-1, 2).T
-                except (TypeError, ValueError) as error:
-                    raise RunError(f"{column} in the logs of {folder.path}: {error}; allowed: numbers") from error
+                except (KeyError, TypeError, ValueError) as error:
+                    allowed = "numbers, each with its step"
+                    raise RunError(f"{column} in the logs of {folder.path}: {error!r}; allowed: {allowed}") from error
                 values[f"{source}/{name}"] = (steps, heights)
     return Curves(folder.options(), {name: pair for name, pair in values.items() if len(pair[0])})
 

@@ -108,7 +108,7 @@ def test_what_is_no_run_is_left_out_and_one_limit_is_as_good_as_a_list(tmp_path:
     ("row", "message"),
     [
         ([1], r"line 1, is \[1\]; allowed: an object"),
-        ({"eval/deterministic/return": 1.0}, "allowed: an object with a whole number as 'step'"),
+        ({"eval/deterministic/return": 1.0}, r"KeyError\('step'\); allowed: numbers, each with its step"),
         (
             {"step": 1, "eval/deterministic/return": "much"},
             "eval/deterministic/return in the logs of .*; allowed: numbers",
