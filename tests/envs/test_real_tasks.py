@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import random
@@ -60,7 +61,8 @@ def test_safety_gymnasium(task, horizon, size):
 )
 def test_a_preset_fits_its_task(task, pieces, kept):
     config = configure(task=task)
-    agent = build(config, make_env(config, copies=1, cost_keys=config.cost_keys))
+    with contextlib.closing(make_env(config, copies=1, cost_keys=config.cost_keys)) as env:
+        agent = build(config, env)
     assert (agent.config.obs_pieces, agent.config.buffer.capacity) == (pieces, kept)
     assert agent.config.cost_limits == (25.0,)
 
