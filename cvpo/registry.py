@@ -32,10 +32,12 @@ class Registry:
         self.family = family
         self._group = group
         self._targets: dict[str, Any] = dict(builtin)
+        self._broken: dict[str, str] = {}
         self._scanned = group is None
 
     def register(self, name: str, component: type[T] | None = None) -> Any:
-        """Add ``component`` under ``name``; without ``component``, a class decorator. Raises ConfigError if taken."""
+        """Add ``component`` under ``name``; without ``component``, a class decorator. Raises ConfigError if taken, or
+        where it is no class."""
         if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
             raise ConfigError(f"{self.family} cannot be called {name!r}; allowed: letters, digits, '_', '-' and '.'")
         if component is None:
@@ -45,6 +47,7 @@ class Registry:
                 return cls
 
             return decorate
+        self._check_class(component, repr(name))
         if name in self._known() and self.get(name) is not component:
             raise ConfigError(f"{self.family} {name!r} is registered already; choose another name")
         self._targets[name] = component
@@ -61,7 +64,8 @@ class Registry:
         return name in self._known()
 
     def get(self, name: str) -> type:
-        """The component class called ``name`` (or ``"module:Class"``). Raises ConfigError for an unknown name."""
+        """The component class called ``name`` (or ``"module:Class"``). Raises ConfigError for an unknown name, for what
+        does not load, and for what is no class."""
         targets = self._known()
         if name in targets:
             target = targets[name]
@@ -69,9 +73,13 @@ class Registry:
                 target = self._targets[name] = self._load_plugin(target)
         elif ":" in name:
             target = name
+        elif name in self._broken:
+            raise ConfigError(self._broken[name])
         else:
             raise ConfigError(f"unknown {self.family} {name!r}; {suggest(name, targets)}")
-        return imported(self.family, target) if isinstance(target, str) else target
+        found = imported(self.family, target) if isinstance(target, str) else target
+        self._check_class(found, repr(name))
+        return found
 
     def create(self, name: str, **options: Any) -> Any:
         """A component instance. Raises ConfigError for an unknown name, an unknown option or a value not allowed."""
@@ -142,11 +150,16 @@ class Registry:
                 self._targets[entry.name] = entry
         return self._targets
 
+    def _check_class(self, found: Any, name: str) -> None:
+        if not isinstance(found, type):
+            raise ConfigError(f"{self.family} {name} is of type {type(found).__name__}; allowed: a class")
+
     def _load_plugin(self, entry: EntryPoint) -> type:
         try:
             return entry.load()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a third party's import raises
             del self._targets[entry.name]
             message = f"{self.family} plug-in {entry.name!r} ({entry.value}) does not load: {error!r}"
+            self._broken[entry.name] = message
             warnings.warn(message, stacklevel=4)
             raise ConfigError(message) from error

@@ -158,6 +158,14 @@ def test_mixed_kinds_are_an_error_that_names_them() -> None:
         flat.kl(Categorical(torch.zeros(1, 2)))
 
 
+@pytest.mark.parametrize(("one", "other"), [((5, 2), (5, 3)), ((5, 2), (5, 1)), ((5, 2), (4, 2))])
+def test_shapes_that_do_not_fit_are_named(one: tuple[int, ...], other: tuple[int, ...]) -> None:
+    for kind in (Categorical, lambda x: Gaussian(x, torch.ones_like(x))):
+        with pytest.raises(ProblemError, match=rf"\[{one[0]}, {one[1]}\] and \[{other[0]}, {other[1]}\]"):
+            kind(torch.zeros(one)).kl(kind(torch.zeros(other)))
+        assert kind(torch.zeros(one)).kl(kind(torch.zeros(1, one[1]))).shape == one[:1]
+
+
 def test_records_detach_and_move() -> None:
     p = Gaussian(torch.zeros(1, 2, requires_grad=True), torch.ones(1, 2, requires_grad=True))
     assert not p.detach().mean.requires_grad and not p.detach().scale.requires_grad

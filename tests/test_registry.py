@@ -60,6 +60,8 @@ def test_describe_is_the_inverse_of_resolve():
         (lambda r: r.register("part", Other), "registered already"),
         (lambda r: r.register("a part", Other), "cannot be called 'a part'"),
         (lambda r: r.register("module:Part", Other), "cannot be called 'module:Part'"),
+        (lambda r: r.register("third", Part()), "part 'third' is of type Part; allowed: a class"),
+        (lambda r: r.create("os:getcwd"), "part 'os:getcwd' is of type builtin_function_or_method; allowed: a class"),
     ],
 )
 def test_errors_name_field_found_and_allowed(call, message):
@@ -99,3 +101,5 @@ def test_entry_points_load_lazily_and_a_broken_one_is_named(monkeypatch: pytest.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert registry.names() == ["good", "part"]
+        with pytest.raises(ConfigError, match="plug-in 'broken'.*no_such_module"):
+            registry.create("broken")

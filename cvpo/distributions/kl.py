@@ -76,10 +76,17 @@ def log_ratio(a: Tensor, b: Tensor) -> Tensor:
 
 
 def same_kind(first: Any, second: Any) -> None:
-    """Raise ProblemError unless both are Gaussians with the same kind of scale, or both categorical."""
+    """Raise ProblemError unless both are Gaussians with the same kind of scale, or both categorical, over as many
+    dimensions or categories."""
     kinds = [(d.kind, getattr(d, "is_diagonal", None)) for d in (first, second)]
     if kinds[0] != kinds[1]:
         words = [kind + {True: " (diagonal)", False: " (Cholesky)", None: ""}[diag] for kind, diag in kinds]
         raise ProblemError(
             f"a KL divergence between a {words[0]} and a {words[1]} distribution; allowed: the same kind"
+        )
+    one, other = ((d.mean if d.kind == "gaussian" else d.logits).shape for d in (first, second))
+    if one[-1:] != other[-1:] or any(a != b and 1 not in (a, b) for a, b in zip(one[::-1], other[::-1], strict=False)):
+        raise ProblemError(
+            f"a KL divergence between distributions of shapes {list(one)} and {list(other)}; "
+            "allowed: the same last dimension, and batches that broadcast"
         )

@@ -9,10 +9,11 @@ import attrs
 import torch
 from torch import Tensor
 
+from cvpo.errors import ProblemError
 from cvpo.estep import dual
 from cvpo.estep.problem import DualProblem
 from cvpo.estep.scaling import Scaled, scale
-from cvpo.estep.solution import DualSolution, Status
+from cvpo.estep.solution import DualSolution, Status, check_duals
 
 
 @attrs.frozen(eq=False)
@@ -51,8 +52,12 @@ def kkt_residuals(problem: DualProblem, solution: DualSolution) -> Residuals:
     """KKT residuals of ``solution``, relative to R, C_m and ε, in float64 and from ``problem`` alone.
 
     Shapes and formulas: :class:`Residuals`. Nothing of the solver is trusted but η, λ, the weights, and the status,
-    which chooses between the problem and its least-violation form.
+    which chooses between the problem and its least-violation form. Raises ProblemError for a solution of other shapes.
     """
+    check_duals(problem, solution, "solution")
+    if solution.weights.shape != problem.q_reward.shape:
+        found, allowed = list(solution.weights.shape), list(problem.q_reward.shape)
+        raise ProblemError(f"solution has weights {found}; allowed: {allowed}, as q_reward")
     scaled = scale(problem)
     shape = problem.kl_epsilon.shape
     status = solution.status.reshape(-1)

@@ -9,6 +9,9 @@ import attrs
 import torch
 from torch import Tensor
 
+from cvpo.errors import ProblemError
+from cvpo.estep.problem import DualProblem
+
 
 class Status(IntEnum):
     """How one problem ended; :attr:`message` says it in words."""
@@ -58,6 +61,14 @@ class DualSolution:
         """The same on ``device``, the solver's own state included."""
         fields = attrs.asdict(self, recurse=False)
         return DualSolution(**{name: _moved(value, device) for name, value in fields.items()})
+
+
+def check_duals(problem: DualProblem, solution: DualSolution, name: str) -> None:
+    """Raises ProblemError where η and λ of the ``solution`` called ``name`` are not of the problem's shapes."""
+    if solution.eta.shape != problem.kl_epsilon.shape or solution.lam.shape != problem.cost_limit.shape:
+        found = f"eta {list(solution.eta.shape)} and lam {list(solution.lam.shape)}"
+        allowed = f"{list(problem.kl_epsilon.shape)} and {list(problem.cost_limit.shape)}, as in the problem"
+        raise ProblemError(f"{name} has {found}; allowed: {allowed}")
 
 
 def _moved(value: Any, device: torch.device) -> Any:

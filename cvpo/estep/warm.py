@@ -11,7 +11,7 @@ from torch import Tensor
 from cvpo.errors import ProblemError
 from cvpo.estep.problem import DualProblem
 from cvpo.estep.scaling import Scaled
-from cvpo.estep.solution import DualSolution, Status
+from cvpo.estep.solution import DualSolution, Status, check_duals
 from cvpo.estep.task import INFEASIBLE_BELOW, Task, least_violation_task, value_at
 
 
@@ -24,10 +24,7 @@ def check_warm(problem: DualProblem, warm: DualSolution | None) -> None:
         return
     if not hasattr(warm, "eta"):
         raise ProblemError(f"warm is of type {type(warm).__name__}; allowed: a DualSolution, or None")
-    if warm.eta.shape != problem.kl_epsilon.shape or warm.lam.shape != problem.cost_limit.shape:
-        found = f"eta {list(warm.eta.shape)} and lam {list(warm.lam.shape)}"
-        allowed = f"{list(problem.kl_epsilon.shape)} and {list(problem.cost_limit.shape)}, as in the problem"
-        raise ProblemError(f"warm has {found}; allowed: {allowed}")
+    check_duals(problem, warm, "warm")
 
 
 def is_one_of(status: Tensor, kinds: tuple[Status, ...]) -> Tensor:

@@ -154,3 +154,12 @@ def test_weights_and_multipliers_of_the_conic_reference_agree() -> None:
         found = solver.solve(problem)
         assert found.status == Status.OK
         assert kkt_residuals(problem, found).stationarity <= 1e-6
+
+
+def test_grading_names_a_solution_of_other_shapes() -> None:
+    problem, more = draw_problem(4), draw_problem(4, costs=2)
+    with pytest.raises(ProblemError, match=r"solution has eta \[\] and lam \[2\]; allowed: \[\] and \[1\]"):
+        kkt_residuals(problem, solve("newton", more))
+    fewer = attrs.evolve(solve("newton", problem), weights=torch.ones(3, 4))
+    with pytest.raises(ProblemError, match=r"solution has weights \[3, 4\]; allowed: \[8, "):
+        kkt_residuals(problem, fewer)
