@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ import pytest
 import torch
 
 import cvpo
-from cvpo.envs import make
 from cvpo.errors import CheckpointError, ConfigError
 from cvpo.estep import Status
-from cvpo.estep.slsqp import Slsqp
-from tests.fakes import COST_KEYS, SMALL, Line
+from tests.fakes import SMALL
+from tests.populations import check_equal, check_updates, line, population, sprint, trained
 
 SIZES = {"hidden": (16, 16)}
 DISCRETE = {"policy": {"name": "categorical", **SIZES}, "mstep": "full"}
@@ -26,77 +24,6 @@ DISCRETE = {"policy": {"name": "categorical", **SIZES}, "mstep": "full"}
 def near(obs: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
     """A cost that is known."""
     return obs[..., :1] + actions.square().sum(-1)
-
-
-def line(costs: int, seed: int = 0, num_envs: int = 2) -> Any:
-    return make(lambda: Line(costs), num_envs=num_envs, seed=seed, cost_keys=COST_KEYS[costs], horizon=20)
-
-
-def sprint(costs: int, seed: int = 0, num_envs: int = 2) -> Any:
-    return make("cvpo/SprintDiscrete-v0", num_envs=num_envs, seed=seed)
-
-
-def population(costs: int = 1, members: int = 3, task: Any = line, **options: Any) -> tuple[Any, list[cvpo.CVPO]]:
-    """A population, and the agents with the same seeds alone."""
-    env = task(costs)
-    given: dict[str, Any] = {
-        **SMALL,
-        "cost_limits": (5.0, 4.0)[:costs],
-        "num_envs": 2,
-        "horizon": env.horizon,
-        **options,
-    }
-    spaces = env.observation_space, env.action_space
-    vector = cvpo.make_vector_agent(*spaces, seeds=range(members), **given)
-    singles = []
-    for p in range(members):
-        own = dict(given)
-        if isinstance(given["cost_limits"], list):
-            own["cost_limits"] = given["cost_limits"][p]
-        if isinstance(given.get("kl_epsilon"), list):
-            own["kl_epsilon"] = given["kl_epsilon"][p]
-        singles.append(cvpo.make_agent(*spaces, seed=p, **own))
-    return vector, singles
-
-
-def trained(vector: Any, singles: list[cvpo.CVPO], task: Any = line, steps: int = 80) -> None:
-    """Train each agent alone for a few updates, and give the population their states."""
-    costs = len(vector.config.cost_limits)
-    for p, single in enumerate(singles):
-        cvpo.learn(single, steps, task(costs, seed=p), warmup_steps=60, updates_per_step=0.2)
-    vector.load_state_dict({"members": [single.state_dict() for single in singles]})
-
-
-def check_equal(vector: Any, singles: list[cvpo.CVPO], tolerance: float = 1e-5) -> None:
-    close = dict(rtol=tolerance, atol=tolerance)
-    for p, single in enumerate(singles):
-        member = vector.member(p)
-        for name in vector.learner.networks:
-            ours, theirs = (getattr(agent.learner, name).parameters() for agent in (member, single))
-            for a, b in zip(ours, theirs, strict=True):
-                torch.testing.assert_close(a, b, **close)
-        torch.testing.assert_close(member.learner.fit.alpha, single.learner.fit.alpha, **close)
-        ours, theirs = member.learner.solution, single.learner.solution
-        torch.testing.assert_close(ours.eta, theirs.eta, **close)
-        torch.testing.assert_close(ours.lam, theirs.lam, **close)
-        torch.testing.assert_close(ours.weights, theirs.weights, **close)
-        assert ours.status == theirs.status
-        assert torch.equal(member.generator.get_state(), single.generator.get_state())
-
-
-def check_updates(vector: Any, singles: list[cvpo.CVPO], count: int = 4, tolerance: float = 1e-5) -> None:
-    """One update, compared, and then further ones."""
-    for _ in range(count):
-        metrics = vector.update()
-        for p, single in enumerate(singles):
-            alone = single.update()
-            assert alone.keys() == metrics.keys()
-            for name, value in alone.items():
-                assert metrics[name].shape == (len(vector),), name
-                # SLSQP's steps to the same answer hang on how sums are rounded.
-                if name != "estep/iterations" or not isinstance(vector.config.estep, Slsqp):
-                    assert float(metrics[name][p]) == pytest.approx(float(value), rel=tolerance, abs=tolerance), name
-        check_equal(vector, singles, tolerance)
 
 
 @pytest.mark.parametrize(
@@ -247,58 +174,6 @@ def test_what_does_not_go_together_is_an_error():
     cvpo.learn(singles[0], 80, line(1), warmup_steps=60, updates_per_step=0.2)
     with pytest.raises(CheckpointError, match="updates"):
         vector.load_state_dict({"members": [single.state_dict() for single in singles]})
-
-
-def test_members_learn_as_they_would_alone():
-    vector, singles = population(1, members=2)
-    vector.learn(80, [line(1, seed=p) for p in range(2)], warmup_steps=60, updates_per_step=0.2)
-    for p, single in enumerate(singles):
-        cvpo.learn(single, 80, line(1, seed=p), warmup_steps=60, updates_per_step=0.2)
-        torch.testing.assert_close(vector.agents[p].store.state_dict(), single.store.state_dict(), rtol=1e-5, atol=1e-5)
-    assert vector.steps == 80 and vector.updates == 4
-    check_equal(vector, singles)
-
-
-def test_one_environment_feeds_all_members_and_callbacks_see_them():
-    vector, _ = population(1, members=2)
-    seen: list[Any] = []
-
-    def watch(loop: Any) -> bool:
-        if loop.agent.updates:
-            seen.append((loop.means.take(), loop.finished))
-        return loop.agent.steps < 82
-
-    cvpo.learn(vector, 200, line(1, num_envs=4), callback=watch, warmup_steps=70, updates_per_step=0.5)
-    assert vector.steps == 82 and len(vector.agents[1].store) == 82
-    metrics, finished = seen[-1]
-    assert len(metrics["critic/loss"]) == 2 and len(finished) == 2
-    with pytest.raises(ConfigError, match="4 parallel environments"):
-        vector.learn(10, line(1, num_envs=2))
-
-
-def test_groups_of_environments_are_one_and_resume():
-    groups = cvpo.envs.Groups([line(1, seed=p) for p in range(2)])
-    alone = [line(1, seed=p) for p in range(2)]
-    np.testing.assert_array_equal(groups.reset(), np.concatenate([env.reset() for env in alone]))
-    actions = np.random.default_rng(0).uniform(-1, 1, (5, 4, 2)).astype(np.float32)
-    for action in actions:
-        ours = groups.step(action)
-        theirs = [env.step(part) for env, part in zip(alone, (action[:2], action[2:]), strict=True)]
-        np.testing.assert_array_equal(ours.obs, np.concatenate([step.obs for step in theirs]))
-        np.testing.assert_array_equal(ours.cost, np.concatenate([step.cost for step in theirs]))
-    other = cvpo.envs.Groups([line(1, seed=p) for p in range(2)])
-    np.testing.assert_array_equal(other.load_state_dict(groups.state_dict()), ours.obs)
-    np.testing.assert_array_equal(other.step(actions[0]).obs, groups.step(actions[0]).obs)
-    with pytest.raises(ConfigError, match="cost_names"):
-        cvpo.envs.Groups([line(1), line(2)])
-
-
-def test_the_example_of_the_documentation_runs(capsys: pytest.CaptureFixture[str]):
-    page = (Path(__file__).parents[1] / "docs" / "composing.md").read_text()
-    (example,) = re.findall(r"## Many seeds at once.*?```python\n(.*?)```", page, flags=re.DOTALL)
-    scope: dict[str, Any] = {}
-    exec(compile(example, "docs/composing.md", "exec"), scope)  # noqa: S102 - the page is ours
-    assert scope["metrics"]["estep/eta"].shape == (3,) and "cost_0" in capsys.readouterr().out
 
 
 def test_what_a_population_has_taken_over_is_saved_by_the_population(tmp_path: Path) -> None:
