@@ -11,7 +11,7 @@ import cvpo
 from cvpo.run import configure, resume, train
 from tests.fakes import line_agent
 from tests.run.helpers import SMALL, Interrupting, rows
-from tests.test_vector_agent import population, trained
+from tests.populations import population, trained
 
 
 def parameters(net: nn.Module) -> torch.Tensor:
