@@ -10,8 +10,8 @@ from torch import nn
 import cvpo
 from cvpo.run import configure, resume, train
 from tests.fakes import line_agent
-from tests.run.helpers import SMALL, Interrupting, rows
 from tests.populations import population, trained
+from tests.run.helpers import SMALL, Interrupting, rows
 
 
 def parameters(net: nn.Module) -> torch.Tensor:
