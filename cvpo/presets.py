@@ -157,7 +157,7 @@ NAVIGATION: dict[str, Any] = {
     "steps": 300_000,
     "num_envs": 8,
     "updates_per_step": 0.1,
-    "gamma": 0.98,
+    "gamma": 0.99,
     "level_rate": 0.01,
     "final_lr": 0.2,
     "eval_every": 50_000,
@@ -168,7 +168,7 @@ NAVIGATION: dict[str, Any] = {
     "limit": {"name": "policy", "rate": 0.2, "stride": 0.4},
     "measure_steps": 4_000,
     "integral_steps": 10_000,
-    "aim": 0.8,
+    "aim": 0.9,
     "policy_average": 0.05,
 }
 
@@ -183,6 +183,7 @@ LAYOUTS: dict[str, Any] = {
     "steps": 500_000,
     "policy": {**NAVIGATION["policy"], "scale_min": 0.3},
     "buffer": {"name": "nstep", "steps": 10},
+    "gamma": 0.98,
     "updates_per_step": 0.03,
     "limit": {**NAVIGATION["limit"], "stride": 0.2},
     # An average was not tried here; of ten episodes the mean cost of the newest policy has a deviation of about 13.
