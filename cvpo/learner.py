@@ -83,6 +83,7 @@ class Learner:
         self._lead = len(population)
         self._each = torch.ones(population, device=device)
 
+    @torch.enable_grad()
     def update(
         self, batch: Batch, obs: Tensor, constraint: Constraint | Constraints
     ) -> tuple[dict[str, Tensor], Tensor]:

@@ -204,6 +204,23 @@ def test_what_is_no_observation_is_named() -> None:
     agent = cvpo.make_agent(spaces.Dict(a=spaces.Box(-1, 1, (2,)), b=spaces.Box(-1, 1, (1,))), BOX)
     with pytest.raises(EnvError, match="does not fit Dict"):
         agent.predict(np.zeros((1, 3)))
+    with pytest.raises(EnvError, match="no observations in the batch"):
+        line_agent()[0].predict(np.zeros((0, 3)))
+
+
+def test_a_step_before_the_first_reset_is_named() -> None:
+    with pytest.raises(EnvError, match="environment 0: a step before the first reset"):
+        make("cvpo/Sprint-v0").step(np.zeros((1, 2), np.float32))
+
+
+def test_an_update_makes_its_own_gradients() -> None:
+    agents = [line_agent()[0] for _ in range(2)]
+    for agent in agents:
+        agent.learn(60, warmup_steps=60)
+    with torch.no_grad():
+        quiet = agents[0].update()
+    for name, value in agents[1].update().items():
+        assert torch.equal(quiet[name], value), name
 
 
 def test_parts_say_what_they_must() -> None:

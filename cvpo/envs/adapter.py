@@ -53,6 +53,8 @@ class Adapter:
 
         The observation [O], reward, M costs, terminated, truncated.
         """
+        if self.episode < 0:
+            raise EnvError(f"task {self.name!r}, environment {self.index}: a step before the first reset()")
         if self.steps == self.horizon:
             raise EnvError(f"{self._where()}: the episode went on past its horizon of {self.horizon} steps")
         self.actions[self.steps] = action

@@ -55,6 +55,8 @@ def flatten(space: Space[Any], obs: Any) -> tuple[np.ndarray, bool]:
     Raises EnvError for what is no observation of ``space``.
     """
     if isinstance(space, Box) and np.ndim(obs) == len(space.shape) + 1:
+        if not len(obs):
+            raise EnvError("there are no observations in the batch; allowed: at least one")
         return np.asarray(obs, dtype=np.float32).reshape(len(obs), -1), False
     try:
         flat = vector_of(space, obs)
