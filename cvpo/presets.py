@@ -149,9 +149,9 @@ CIRCLE: dict[str, Any] = {
 #: newest 50 000 only, for sums of ten steps are worth what the policy that took them was: those seeds end 300 000
 #: steps, aimed at four fifths, at 45.7 with the pieces alone, at 46.7 with deviations of 0.15 for 0.3 as well, and with
 #: all three at 48.6 and a cost of 4.3. With the newest 20 000 they are where they are with 50 000 up to 150 000 steps.
-#: A discount of 0.99, for two seconds, a third of the way round: from 400 000 to 500 000 steps their modes are at 50.3
-#: and costs of 8.1, aimed at nine tenths; with 0.98 at 49.6 and 10.2, aimed at all of the limit. The reported seeds do
-#: not tell the two apart (docs/learning.md).
+#: A discount of 0.99, which looks two seconds ahead: from 400 000 to 500 000 steps their modes are at 50.3 and costs of
+#: 8.1, aimed at nine tenths; with 0.98 at 49.6 and 10.2, aimed at all of the limit. On the reported seeds it is no
+#: better (docs/learning.md).
 NAVIGATION: dict[str, Any] = {
     **CONTROL,
     "obs_pieces": 8,

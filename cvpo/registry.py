@@ -47,7 +47,7 @@ class Registry:
                 return cls
 
             return decorate
-        self._check_class(component, repr(name))
+        self._check_class(name, component)
         if name in self._known() and self.get(name) is not component:
             raise ConfigError(f"{self.family} {name!r} is registered already; choose another name")
         self._targets[name] = component
@@ -78,7 +78,7 @@ class Registry:
         else:
             raise ConfigError(f"unknown {self.family} {name!r}; {suggest(name, targets)}")
         found = imported(self.family, target) if isinstance(target, str) else target
-        self._check_class(found, repr(name))
+        self._check_class(name, found)
         return found
 
     def create(self, name: str, **options: Any) -> Any:
@@ -150,9 +150,9 @@ class Registry:
                 self._targets[entry.name] = entry
         return self._targets
 
-    def _check_class(self, found: Any, name: str) -> None:
+    def _check_class(self, name: str, found: Any) -> None:
         if not isinstance(found, type):
-            raise ConfigError(f"{self.family} {name} is of type {type(found).__name__}; allowed: a class")
+            raise ConfigError(f"{self.family} {name!r} is of type {type(found).__name__}; allowed: a class")
 
     def _load_plugin(self, entry: EntryPoint) -> type:
         try:
