@@ -47,7 +47,7 @@ def solve(problem: DualProblem, warm: DualSolution | None, pace: Pace, accuracy:
     problems, looped = problem.kl_epsilon.numel(), fused.fits(*_tensors(problem))
     if problems != 1 and not (problems and looped):
         return Straight()
-    if warm is not None and bool((warm.status == Status.INFEASIBLE).any()):
+    if warm is not None and Status.INFEASIBLE in warm.status.reshape(-1).tolist():
         # An earlier certificate of infeasibility may hold again, and the main minimisation would only run away.
         return Straight()
     if problems == 1:

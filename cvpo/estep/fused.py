@@ -27,7 +27,6 @@ PART = 2**16
 how many threads there are."""
 SHARED = 2**17
 """Numbers of Q from which a pass is worth the waking of other threads."""
-NONE = np.empty((0, 0, 0))
 
 
 def kernels() -> Any:
@@ -41,18 +40,18 @@ def fits(*values: Tensor | None) -> bool:
 
 
 class Values(NamedTuple):
-    """``q_reward`` [P,B,K], ``q_cost`` [P,M,B,K], ``log_prior`` [P,B,K] or empty: contiguous, float32 or float64."""
+    """``q_reward`` [P,B,K], ``q_cost`` [P,M,B,K], ``log_prior`` [P,B,K] or None: contiguous, float32 or float64."""
 
     q_reward: np.ndarray
     q_cost: np.ndarray
-    log_prior: np.ndarray
+    log_prior: np.ndarray | None
 
 
 def values_of(q_reward: Tensor, q_cost: Tensor, log_prior: Tensor | None) -> Values:
     """The values as they lie, leading dimensions flattened to P; a copy where loops could not read them."""
     costs, *rows = q_cost.shape[-3:]
     problems = math.prod(q_reward.shape[:-2])
-    given = NONE if log_prior is None else array(log_prior, (problems, *rows))
+    given = None if log_prior is None else array(log_prior, (problems, *rows))
     return Values(array(q_reward, (problems, *rows)), array(q_cost, (problems, costs, *rows)), given)
 
 
@@ -73,11 +72,11 @@ class Reading(NamedTuple):
 
 class Fused:
     """P problems on a host, as the caller holds them: passes subtract the least value of each row, ``low`` [P,S,B], and
-    divide by ``unit`` [S] or [P,S]. ``q_reward`` [P,B,K], ``q_cost`` [P,M,B,K], ``log_prior`` [P,B,K] or empty."""
+    divide by ``unit`` [S] or [P,S]. ``q_reward`` [P,B,K], ``q_cost`` [P,M,B,K], ``log_prior`` [P,B,K] or None."""
 
     def __init__(self, values: Values, low: np.ndarray, unit: Vector, prior: np.ndarray | None = None) -> None:
         problems, costs, states, particles = values.q_cost.shape
-        self.offset = 0.0 if len(values.log_prior) else math.log(particles)
+        self.offset = math.log(particles) if values.log_prior is None else 0.0
         self._shape, self._numbers = (problems, states, particles), (1 + costs) * states * particles
         self._values, self._unit, self._prior = values, unit, prior
         self._data = *values, low, 1.0 / _rows(unit, problems)
@@ -107,10 +106,10 @@ class Fused:
             which = np.arange(problems)
         sums = empty((problems, self._parts, 2 + self._size))
         keep = keep and problems * self._numbers < SHARED
-        found = np.empty(self._shape if keep else NONE.shape, self._values.q_reward.dtype)
+        found = np.empty(self._shape, self._values.q_reward.dtype) if keep else None
         items, numbers = len(which) * self._parts, len(which) * self._numbers
         _share(kernels().moments, items, numbers, which, *self._data, _rows(mix, problems), sums, found)
-        return lanes.split(_added(sums)), torch.from_numpy(found) if keep else None
+        return lanes.split(_added(sums)), None if found is None else torch.from_numpy(found)
 
     def weights(self, mix: Vector) -> Tensor:
         """w [P,B,K] in the dtype of Q_r; ``mix`` as for :meth:`moments`."""
@@ -126,7 +125,7 @@ def read(values: Values, limit: np.ndarray, epsilon: np.ndarray, prior: bool) ->
     problems, costs, states, _ = values.q_cost.shape
     low, parts = np.empty((problems, 1 + costs, states)), _parts(values)
     numbers = np.empty((problems, parts, 3 + 3 * costs))
-    sums = np.zeros((problems, parts, (1 + costs) * (2 + costs))) if prior else NONE
+    sums = np.zeros((problems, parts, (1 + costs) * (2 + costs))) if prior else None
     _share(
         kernels().read,
         problems * parts,
@@ -138,7 +137,7 @@ def read(values: Values, limit: np.ndarray, epsilon: np.ndarray, prior: bool) ->
         numbers,
         sums,
     )
-    return Reading(_added(numbers), low, _added(sums) if prior else None)
+    return Reading(_added(numbers), low, None if sums is None else _added(sums))
 
 
 def _rows(vector: Vector, problems: int) -> np.ndarray:

@@ -22,8 +22,14 @@ CASES = [(costs, prior) for costs in (0, 1, 3) for prior in ("uniform", "given",
 MIX = (0.7, -1.3, 0.2, -0.4)
 
 
-def _problem(costs: int, prior: str, dtype: torch.dtype = torch.float64, lead: tuple[int, ...] = (4,)) -> DualProblem:
-    problem = draw_problem(costs, lead, costs=costs, states=11, particles=9, prior=True, dtype=dtype)
+def _problem(
+    costs: int,
+    prior: str,
+    dtype: torch.dtype = torch.float64,
+    lead: tuple[int, ...] = (4,),
+    particles: int = 9,
+) -> DualProblem:
+    problem = draw_problem(costs, lead, costs=costs, states=11, particles=particles, prior=True, dtype=dtype)
     log_p = problem.log_p.clone()
     if prior == "holes":
         log_p[..., ::3] = -torch.inf
@@ -111,13 +117,17 @@ def test_parts_add_up_and_threads_change_nothing(prior: str, monkeypatch: pytest
 
 @pytest.mark.parametrize("prior", ["uniform", "holes"])
 def test_numbers_do_not_depend_on_where_arrays_lie(prior: str) -> None:
-    """A compiler may keep two versions of a loop, for arrays near each other and not, that add up in another order."""
-    values, _, low = _read(_problem(2, prior))
+    """A compiler may keep two versions of a loop, for arrays near each other and not, that add up in another order.
+    Rows are long enough for either, with a rest."""
+    values, _, low = _read(_problem(2, prior, particles=70))
     generator, seen = np.random.default_rng(0), set()
     for _ in range(300):
         between = np.empty(generator.integers(1, 5000))
-        data = fused.Fused(fused.Values(*(part.copy() for part in values)), low.copy(), (1.0,) * 3)
-        seen.add(_moments(data, 3).tobytes() + np.stack(data.prior(Host)).tobytes())
+        copied = fused.Values(*(None if part is None else part.copy() for part in values))
+        reading = fused.read(copied, np.zeros((4, 2)), np.ones(4), True)
+        data = fused.Fused(copied, low.copy(), (1.0,) * 3, reading.prior)
+        found = (reading.numbers, reading.low, _moments(data, 3), np.stack(data.prior(Host)))
+        seen.add(b"".join(part.tobytes() for part in found))
         del between
     assert len(seen) == 1
 
