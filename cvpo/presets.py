@@ -136,7 +136,7 @@ CIRCLE: dict[str, Any] = {
 }
 
 #: Safety-Gymnasium's navigation: what the policy sees is lidar, from which it has to learn where it is, and an episode
-#: shows one layout: eight environments, an update every ten steps. Layer normalisation, ten-step returns, because costs
+#: shows one layout: eight environments, an update every five steps. Layer normalisation, ten-step returns, because costs
 #: come suddenly (benchmarks/results/critics.jsonl), and deviations that stay wide, for one action changes little. The
 #: limit is held by what episodes cost (``policy``); they differ, so a step is asked for a fifth of the slack, by which
 #: the reward is learned sooner than by all of it or by ten times an excess; what that leaves of the excess is summed
@@ -159,7 +159,7 @@ NAVIGATION: dict[str, Any] = {
     "critic": {"name": "mlp", "hidden": (128, 128), "cost": "mean", "layer_norm": True},
     "steps": 300_000,
     "num_envs": 8,
-    "updates_per_step": 0.1,
+    "updates_per_step": 0.2,
     "gamma": 0.99,
     "level_rate": 0.01,
     "final_lr": 0.2,
