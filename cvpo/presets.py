@@ -136,22 +136,17 @@ CIRCLE: dict[str, Any] = {
 }
 
 #: Safety-Gymnasium's navigation: what the policy sees is lidar, from which it has to learn where it is, and an episode
-#: shows one layout: eight environments, an update every five steps. Layer normalisation, ten-step returns, because costs
-#: come suddenly (benchmarks/results/critics.jsonl), and deviations that stay wide, for one action changes little. The
-#: limit is held by what episodes cost (``policy``); they differ, so a step is asked for a fifth of the slack, by which
-#: the reward is learned sooner than by all of it or by ten times an excess; what that leaves of the excess is summed
-#: up. With these, and half of today's bound on the sum, PointGoal's tuning seeds were at 17 to 21 and costs of 28 to 47
-#: after 100 000 steps; without sum, normalisation and wide deviations at 20 to 21 and costs of 52 to 88 after 25 000 to
-#: 50 000 (benchmarks/results/tuning.jsonl). An average is handed over, as for circles: of PointCircle's tuning seeds,
-#: aimed at 15, the newest mode was at 43.0 and a cost of 20.9 from 100 000 to 200 000 steps, 13 of 33 evaluations over
-#: the limit of 25; that of an average over the last 500 of 10 000 to 20 000 updates at 42.3 and 4.8, one of 33 over it.
-#: That leaves room to aim at more of the limit. Lidar in pieces, for where exactly the boundary is; and steps of the
-#: newest 50 000 only, for sums of ten steps are worth what the policy that took them was: those seeds end 300 000
-#: steps, aimed at four fifths, at 45.7 with the pieces alone, at 46.7 with deviations of 0.15 for 0.3 as well, and with
-#: all three at 48.6 and a cost of 4.3. With the newest 20 000 they are where they are with 50 000 up to 150 000 steps.
-#: A discount of 0.99, which looks two seconds ahead: from 400 000 to 500 000 steps their modes are at 50.3 and costs of
-#: 8.1, aimed at nine tenths; with 0.98 at 49.6 and 10.2, aimed at all of the limit. On the reported seeds it is no
-#: better (docs/learning.md).
+#: shows one layout: eight environments. Layer normalisation; ten-step returns, because costs come suddenly
+#: (benchmarks/results/critics.jsonl); deviations that stay wide, for one action changes little. The limit is held by
+#: what episodes cost (``policy``); they differ, so a step is asked for a fifth of the slack, by which the reward is
+#: learned sooner than by all of it or by ten times an excess; what that leaves of the excess is summed up. With these,
+#: and half of today's bound on the sum, PointGoal's tuning seeds were at 17 to 21 and costs of 28 to 47 after 100 000
+#: steps; without sum, normalisation and wide deviations at 20 to 21 and costs of 52 to 88 after 25 000 to 50 000. An
+#: average is handed over, as for circles, which leaves room to aim at more of the limit. Lidar in pieces, for where
+#: exactly the boundary is; steps of the newest 50 000 only, for sums of ten are worth what the policy that took them
+#: was; a discount of 0.99, which looks two seconds ahead; an update every five steps, which is at 49.3 after 200 000
+#: steps where one every ten is at 47.6. Tables of PointCircle's tuning seeds are in docs/learning.md, rows in
+#: benchmarks/results/tuning.jsonl.
 NAVIGATION: dict[str, Any] = {
     **CONTROL,
     "obs_pieces": 8,

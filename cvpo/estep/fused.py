@@ -79,6 +79,7 @@ class Fused:
         self.offset = math.log(particles) if values.log_prior is None else 0.0
         self._shape, self._numbers = (problems, states, particles), (1 + costs) * states * particles
         self._values, self._unit, self._prior = values, unit, prior
+        self._begun = False
         self._data = *values, low, 1.0 / _rows(unit, problems)
         self._parts, self._size = _parts(values), (1 + costs) * (2 + costs)
 
@@ -98,14 +99,16 @@ class Fused:
 
     def moments(self, lanes: Lanes, mix: Vector, keep: bool, wanted: Number) -> tuple[Any, Tensor | None]:
         """See :meth:`~cvpo.estep.passes.Pass.moments`; w, in the dtype of Q_r, is kept of a small problem only, whose
-        memory costs less than to make it again by :meth:`weights`."""
+        memory costs less than to make it again by :meth:`weights`, and not of the first pass: few descents end
+        there."""
         problems, empty = self._shape[0], np.empty
         if isinstance(wanted, np.ndarray):
             which, empty = np.flatnonzero(wanted), np.zeros
         else:
             which = np.arange(problems)
         sums = empty((problems, self._parts, 2 + self._size))
-        keep = keep and problems * self._numbers < SHARED
+        keep = keep and self._begun and problems * self._numbers < SHARED
+        self._begun = True
         found = np.empty(self._shape, self._values.q_reward.dtype) if keep else None
         items, numbers = len(which) * self._parts, len(which) * self._numbers
         _share(kernels().moments, items, numbers, which, *self._data, _rows(mix, problems), sums, found)

@@ -60,8 +60,8 @@ class Osqp:
         ]
 
         def together(parts: Any) -> Any:
-            # Compiled passes keep no weights.
-            return None if parts[0] is None else torch.cat(parts).to(start.device)
+            # Compiled passes do not keep the weights of every point.
+            return None if any(part is None for part in parts) else torch.cat(parts).to(start.device)
 
         return Minimum(*map(together, zip(*(end[:7] for end in ends), strict=True)))
 
