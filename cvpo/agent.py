@@ -94,6 +94,7 @@ class CVPO:
     def log_prob(self, obs: Any, actions: Tensor) -> Tensor:
         """log π_θ(a|o) [N] of the policy as it is now, for observations [N,O] and actions [N,D] of :meth:`act`."""
         obs = as_rows(obs, self.spec.obs_size, self.device)
+        require_tensor("actions", actions, (len(obs), self.spec.action_size))
         return self.policy(self.inputs(obs)).log_prob(actions.to(self.device).unsqueeze(-2)).squeeze(-1)
 
     def predict(self, obs: Any, deterministic: bool = True) -> tuple[Any, None]:

@@ -26,6 +26,14 @@ def require_tensor(what: str, value: Any, shape: tuple[int, ...], dtype: torch.d
         raise ConfigError(f"{what} is {value.dtype}; allowed: {dtype}")
 
 
+def require_members(obs: torch.Tensor, population: int) -> None:
+    """Raises ConfigError unless ``obs`` has an axis of the ``population`` before those of states and values."""
+    if population > 1 and (obs.ndim < 3 or obs.shape[0] != population):
+        raise ConfigError(
+            f"obs has shape {list(obs.shape)}; allowed: [{population}, ..., B, O], of each member its own"
+        )
+
+
 def as_rows(obs: Any, size: int, device: torch.device | None = None) -> torch.Tensor:
     """``obs`` as float32 [N,O] on ``device``, or where it is. Raises ConfigError for what is not N rows of ``size``."""
     try:

@@ -155,7 +155,8 @@ class Learner:
         config = self.config
         if config.policy.discrete:
             # Every action is a particle: the E-step is exact, with the policy itself as the prior.
-            actions = torch.eye(self.spec.action_size, device=obs.device).expand(*obs.shape[:-1], -1, -1)
+            every = torch.eye(self.spec.action_size, dtype=obs.dtype, device=obs.device)
+            actions = every.expand(*obs.shape[:-1], -1, -1)
             log_prior = torch.log_softmax(old.logits, -1)
             prior = log_prior.exp()
         else:

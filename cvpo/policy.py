@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cvpo.distributions import Categorical, Gaussian
 from cvpo.errors import ConfigError
+from cvpo.handover import require_members
 from cvpo.networks import ACTIVATIONS, StackedMLP
 from cvpo.registry import Registry
 from cvpo.validators import as_tuple, flag, number, one_of, sizes
@@ -116,6 +117,7 @@ class GaussianNet(nn.Module):
         self.register_buffer("columns", columns, persistent=False)
 
     def forward(self, obs: Tensor) -> Gaussian:
+        require_members(obs, self.population)
         batch = obs.shape[:-1]
         out = self.mlp(obs.reshape(self.population, -1, obs.shape[-1]))
         if self.state_dependent:
@@ -179,5 +181,6 @@ class CategoricalNet(nn.Module):
         )
 
     def forward(self, obs: Tensor) -> Categorical:
+        require_members(obs, self.population)
         out = self.mlp(obs.reshape(self.population, -1, obs.shape[-1]))
         return Categorical(out.reshape(*obs.shape[:-1], -1))

@@ -53,7 +53,8 @@ def _describe_space(space: Space[Any]) -> dict[str, Any]:
     if isinstance(space, spaces.Box):
         return {"kind": "Box", "low": space.low, "high": space.high, "dtype": str(space.dtype)}
     if isinstance(space, spaces.MultiBinary):
-        return {"kind": "MultiBinary", "n": list(space.shape)}
+        # A number and a shape of one are not the same space.
+        return {"kind": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.shape)}
     if isinstance(space, spaces.MultiDiscrete):
         return {"kind": "MultiDiscrete", "nvec": space.nvec, "start": space.start}
     if isinstance(space, spaces.Text):

@@ -16,7 +16,7 @@ from cvpo.agent import CVPO
 from cvpo.config import AgentConfig
 from cvpo.constraint import Constraints
 from cvpo.errors import CheckpointError, ConfigError, fitting
-from cvpo.handover import check_step, finite_rows
+from cvpo.handover import check_step, finite_rows, require_tensor
 from cvpo.learner import Learner
 from cvpo.population import adopt, join_states, split_state
 from cvpo.statistics import Episode
@@ -68,6 +68,10 @@ class VectorAgent:
     def __len__(self) -> int:
         return len(self.agents)
 
+    def __reduce__(self) -> Any:
+        # A copy of the members' networks would be no views of the copied stack.
+        return VectorAgent, ([self.member(index) for index in range(len(self))],)
+
     # ---------------------------------------------------------------------------------------------- acting
 
     @torch.no_grad()
@@ -79,8 +83,11 @@ class VectorAgent:
     @torch.no_grad()
     def log_prob(self, obs: Any, actions: Tensor) -> Tensor:
         """log π_θ(a|o) [P·n] of the policies as they are now; see :meth:`CVPO.log_prob`."""
+        policies = self._policies(obs)
+        count = policies.mode.shape[:-1].numel()
+        require_tensor("actions", actions, (count, self.spec.action_size))
         rows = actions.to(self.device).reshape(len(self), -1, 1, actions.shape[-1])
-        return self._policies(obs).log_prob(rows).flatten()
+        return policies.log_prob(rows).flatten()
 
     def _policies(self, obs: Any) -> Any:
         """Each member's distributions for its own of the observations [P·n,O], with leading axes [P,n]."""
@@ -203,6 +210,8 @@ def _check_alike(agents: Sequence[CVPO]) -> None:
             raise ConfigError(f"agents has one of type {type(agent).__name__}; allowed: CVPO agents")
         if agent.taken_over:
             raise ConfigError("an agent is a member of a VectorAgent already; allowed: VectorAgent.member(index)")
+    if len(set(map(id, agents))) < len(agents):
+        raise ConfigError("agents has one agent twice; allowed: different agents, for each keeps steps of its own")
     for agent in agents[1:]:
         for field in attrs.fields(AgentConfig):
             ours, theirs = getattr(first.config, field.name), getattr(agent.config, field.name)

@@ -143,6 +143,8 @@ def test_a_member_of_a_population_is_not_trained_alone() -> None:
         cvpo.VectorAgent(agents)
     with pytest.raises(ConfigError, match=r"obs has shape \[3, 3\]; allowed: \[2·n, 3\]"):
         vector.act(np.zeros((3, 3), np.float32))
+    with pytest.raises(ConfigError, match=r"actions has shape \[4, 2\]; allowed: \[2, 2\]"):
+        vector.log_prob(np.zeros((2, 3), np.float32), torch.zeros(4, 2))
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path: Any) -> None:
@@ -168,9 +170,16 @@ def test_another_default_type_of_torch_changes_nothing() -> None:
     try:
         agent, env = line_agent(1)
         agent.learn(40, env=env, warmup_steps=20)
+        sprint = make("cvpo/SprintDiscrete-v0")
+        options = {**SMALL, "policy": {"name": "categorical", "hidden": (8,)}}
+        discrete = cvpo.make_agent(
+            sprint.observation_space, sprint.action_space, horizon=200, cost_limits=5.0, **options
+        )
+        discrete.learn(40, env=sprint, warmup_steps=20)
     finally:
         torch.set_default_dtype(torch.float32)
-    assert agent.updates and next(agent.policy.parameters()).dtype is torch.float32
+    for each in (agent, discrete):
+        assert each.updates and next(each.policy.parameters()).dtype is torch.float32
 
 
 def test_large_observations_are_finite() -> None:

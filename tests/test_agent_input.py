@@ -181,6 +181,8 @@ def test_observations_that_cannot_be_acted_on_are_named():
         agent.act("left")
     with pytest.raises(ConfigError, match=r"obs has shape \[3\]; allowed: \[N, 3\]"):
         agent.log_prob(torch.zeros(3), torch.zeros(1, 2))
+    with pytest.raises(ConfigError, match=r"actions has shape \[4, 2\]; allowed: \[1, 2\]"):
+        agent.log_prob(torch.zeros(1, 3), torch.zeros(4, 2))
 
 
 def test_evaluation_takes_a_plain_environment():

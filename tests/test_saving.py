@@ -104,6 +104,7 @@ def test_what_no_file_would_find_again_is_not_written_down(tmp_path: Path) -> No
     "space",
     [
         gymnasium.spaces.MultiBinary([2, 3]),
+        gymnasium.spaces.MultiBinary([3]),
         gymnasium.spaces.MultiDiscrete([2, 3], start=[1, 0]),
         gymnasium.spaces.Text(4, min_length=2, charset="zyx"),
         gymnasium.spaces.Dict(a=gymnasium.spaces.MultiBinary(2), b=gymnasium.spaces.Discrete(3, start=1)),
@@ -118,6 +119,7 @@ def test_what_is_trained_on_can_be_saved(space: Any, tmp_path: Path) -> None:
     for _ in range(5):
         obs = space.sample()
         np.testing.assert_array_equal(loaded.predict(obs)[0], agent.predict(obs)[0])
+    assert loaded.observation_space == agent.observation_space
 
 
 @pytest.mark.parametrize("path", ["cvpo.critics.given:GivenCost", None])

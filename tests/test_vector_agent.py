@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,27 @@ def test_agents_that_have_learned_alone_go_on_together():
     check_updates(vector, singles, 2)
 
 
+@pytest.mark.parametrize("buffer", ["uniform", "nstep", "prioritized"])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda vector: pickle.loads(pickle.dumps(vector))])
+def test_a_copy_learns_as_the_original_does(copied: Any, buffer: str) -> None:
+    vector, _ = population(buffer=buffer)
+    cvpo.learn(vector, 80, [line(1, seed=p) for p in range(3)], warmup_steps=60, updates_per_step=0.2)
+    other = copied(vector)
+    for each in (vector, other):
+        cvpo.learn(each, 40, [line(1, seed=9 + p) for p in range(3)], updates_per_step=0.2)
+    check_equal(vector, [other.member(p) for p in range(3)], tolerance=0.0)
+    check_equal(copied(other), [vector.member(p) for p in range(3)], tolerance=0.0)
+
+
+def test_a_population_s_networks_take_as_many_problems() -> None:
+    vector, _ = population()
+    for shape in ((4, 5, 3), (1, 5, 3), (3, 3)):
+        with pytest.raises(ConfigError, match=r"obs has shape .*; allowed: \[3, ..., B, O\]"):
+            vector.policy(torch.zeros(shape))
+        with pytest.raises(ConfigError, match=r"obs has shape .*; allowed"):
+            vector.learner.critic(torch.zeros(shape), torch.zeros(*shape[:-1], 4, 2))
+
+
 def test_what_does_not_go_together_is_an_error():
     with pytest.raises(ConfigError, match="agents is a int; allowed"):
         cvpo.VectorAgent(3)
@@ -160,6 +182,8 @@ def test_what_does_not_go_together_is_an_error():
         cvpo.VectorAgent(agents)
     with pytest.raises(ConfigError, match="at least one"):
         cvpo.VectorAgent([])
+    with pytest.raises(ConfigError, match="agents has one agent twice"):
+        cvpo.VectorAgent(agents[:1] * 2)
     with pytest.raises(ConfigError, match="agents has one of type int; allowed: CVPO agents"):
         cvpo.VectorAgent([*agents[:1], 3])
     with pytest.raises(ConfigError, match="cost_limits has 2 entries for 3 seeds"):

@@ -36,6 +36,10 @@ class CompiledTree:
         self.levels = list(tree.split(sizes))
         self._tree, self._starts = tree.numpy(), np.cumsum([0, *sizes[:-1]])
 
+    def __reduce__(self) -> Any:
+        # A copy has levels of its own, in memory that they share, and the loops are a module.
+        return _grown, (self.levels[0],)
+
     def write(self, index: Tensor, values: Tensor) -> None:
         """See :meth:`~cvpo.buffers.sumtree.SumTree.write`."""
         self._loops.write(self._tree, self._starts, index.contiguous().numpy(), values.double().contiguous().numpy())
@@ -69,6 +73,12 @@ class CompiledTree:
     def total(self) -> Tensor:
         """The sum of all leaves, 0-d."""
         return self.levels[-1].sum()
+
+
+def _grown(leaves: Tensor) -> SumTree | CompiledTree:
+    tree = tree_for(len(leaves), leaves.device)
+    tree.write(torch.arange(len(leaves)), leaves)
+    return tree
 
 
 def tree_for(leaves: int, device: torch.device) -> SumTree | CompiledTree:

@@ -51,10 +51,21 @@ class Ring:
         self._pinned = home != device
         self._store = allocate(self.rows * num_envs, width, home, pinned=self._pinned)
         self.nbytes = self._store.nbytes
-        self._rows = self._store.view(self.rows, num_envs, width)
+        self._view()
+        self._shapes = {name: (num_envs, *shape) for name, shape in fields.items()}
+
+    def _view(self) -> None:
+        self._rows = self._store.view(self.rows, self.num_envs, -1)
         self._columns: dict[tuple[str, ...], Tensor] = {}
         self.data = self.fields(self._rows)
-        self._shapes = {name: (num_envs, *shape) for name, shape in fields.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickle would make tensors of their own of the views.
+        return {name: value for name, value in vars(self).items() if name not in ("_rows", "_columns", "data")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._view()
 
     def __len__(self) -> int:
         return self.filled * self.num_envs

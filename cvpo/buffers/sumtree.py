@@ -5,6 +5,8 @@ Shape legend: ``n`` leaves, ``B`` draws, ``F`` children of a node.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -32,10 +34,21 @@ class SumTree:
         self.nbytes = sum(padded) * torch.float64.itemsize
         claim(f"a tree of {leaves} priorities", self.nbytes, device)
         self.levels = [torch.zeros(size, dtype=torch.float64, device=device) for size in padded]
-        self.rows = [level.view(-1, FANOUT) for level in self.levels[:-1]]
+        self._view()
         #: Uniform numbers that a draw takes: one for each level.
         self.shares = len(self.levels)
         self._strata = torch.empty(0, dtype=torch.float64, device=device)
+
+    def _view(self) -> None:
+        self.rows = [level.view(-1, FANOUT) for level in self.levels[:-1]]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickle would make tensors of their own of the views.
+        return {name: value for name, value in vars(self).items() if name != "rows"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._view()
 
     def write(self, index: Tensor, values: Tensor) -> None:
         """Set the leaves ``index`` [B], each listed once or with equal values, to ``values`` [B] >= 0."""

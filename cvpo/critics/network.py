@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cvpo.errors import ConfigError
+from cvpo.handover import require_members
 from cvpo.networks import StackedMLP
 
 
@@ -76,6 +77,7 @@ class EnsembleNet(nn.Module):
             actions = actions.clamp(-1.0, 1.0)
         dtype = None if actions.shape[-2] == 1 or torch.is_grad_enabled() else self._dtype
         if self.population > 1:
+            require_members(obs, self.population)
             batch = obs.shape[1:-1]
             values = self._of_population(obs.flatten(1, -2), actions.flatten(1, -3), dtype)
             return values.unflatten(2, batch).movedim(1, len(batch)) if len(batch) > 1 else values

@@ -135,7 +135,10 @@ class Adapter:
         return vector
 
     def _flag(self, name: str, value: Any) -> bool:
-        if not isinstance(value, bool) and np.asarray(value).size != 1:
+        if isinstance(value, bool | np.bool_):
+            return bool(value)
+        given = np.asarray(value)
+        if given.size != 1 or given.item() not in (0, 1):
             raise EnvError(f"{self._where()}: {name} is {value!r}; allowed: one true or false")
         return bool(value)
 

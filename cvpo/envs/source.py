@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import gymnasium
+import numpy as np
 from gymnasium.wrappers import TimeLimit
 
 from cvpo.envs.builtin import register
@@ -87,9 +88,9 @@ class Source:
             raise EnvError(
                 f"task {self.name!r} has no horizon: its spec has no max_episode_steps; give one in steps, horizon=T"
             )
-        if isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1:
+        if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:
             raise ConfigError(f"horizon is {horizon!r}; allowed: a positive number of steps")
-        return horizon
+        return int(horizon)
 
 
 def _limited(env: gymnasium.Env, horizon: int | None) -> gymnasium.Env:

@@ -88,7 +88,7 @@ def decoupled_likelihood(
     still = second.diagonal(dim1=-2, dim2=-1).sum(-1)
     v = whiten(scale0, (mean - mean0).unsqueeze(-2)).squeeze(-2)
     by_mean = (v * (v * total - 2.0 * first)).sum(-1)
-    a = torch.linalg.solve_triangular(scale, scale0, upper=False)
+    a = whiten(scale, scale0.mT).mT
     by_covariance = (a @ second * a).sum((-2, -1))
     volume = log_volume(mean0, scale0) + log_volume(mean, scale)
     return -0.5 * (still + by_mean + by_covariance) - total.squeeze(-1) * volume

@@ -50,9 +50,8 @@ class Full:
 
     def objective(self, old: Any, new: Any, actions: Tensor | None, weights: Tensor) -> Tensor:
         """Σ_k w_k log π(a_k) [...,B]."""
-        if actions is None:
-            return torch.where(weights > 0, weights * new.log_probs, 0.0).sum(-1)
-        return (weights * new.log_prob(actions)).sum(-1)
+        log_probs = new.log_probs if actions is None else new.log_prob(actions)
+        return torch.where(weights > 0, weights * log_probs, 0.0).sum(-1)
 
 
 def _project_gaussian(old: Gaussian, actions: Tensor, weights: Tensor, bound: float, average: str) -> Gaussian:

@@ -19,6 +19,8 @@ from cvpo.run.config import RunConfig, read_options, to_json
 from cvpo.run.versions import versions
 
 LOCK = "lock"
+BEGUN = {LOCK, "versions.json", "versions.json.partial", "config.json.partial"}
+"""What is in the folder of a run that was killed before it had written what it is: nothing is lost there."""
 
 
 @attrs.frozen
@@ -75,9 +77,9 @@ def default_path(config: RunConfig) -> Path:
 
 
 def check_new(path: Path) -> None:
-    """Raises RunError where ``path`` is there and not an empty folder."""
+    """Raises RunError where ``path`` is there and not an empty folder, or one with no more than :data:`BEGUN`."""
     if path.is_dir():
-        if any(each.name != LOCK for each in path.iterdir()):
+        if any(each.name not in BEGUN for each in path.iterdir()):
             more = f"continue it with `cvpo resume {path}`, or " if (path / "config.json").exists() else ""
             raise RunError(f"run folder {path} exists already and is not empty; {more}choose another folder")
     elif path.exists():

@@ -100,3 +100,12 @@ def test_nested_spaces_lie_as_gymnasium_flattens_them():
         obs = space.sample()
         env = make(Odd(reset=lambda _, obs=obs: (obs, {}), observation_space=space), horizon=10)
         np.testing.assert_array_equal(env.reset()[0], gymnasium.spaces.flatten(space, obs))
+
+
+@pytest.mark.parametrize("end", [float("nan"), 2, "no", None, [True, False]])
+def test_an_end_that_is_no_flag_is_named(end):
+    def step(answer):
+        return *answer[:2], end, *answer[3:]
+
+    with pytest.raises(EnvError, match="terminated is .*; allowed: one true or false"):
+        stepped(make(Odd(step=step), horizon=10))

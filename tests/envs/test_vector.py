@@ -175,5 +175,6 @@ def test_arguments_are_checked(arguments, message):
         make("cvpo/Sprint-v0", **arguments)
     with pytest.raises(ConfigError, match="as many environments"):
         make(Toy(), 2, horizon=10)
+    assert make(Toy, horizon=np.int64(10)).horizon == 10
     with pytest.raises(ConfigError, match="exist already"):
         make(Toy(), horizon=10, workers=1)

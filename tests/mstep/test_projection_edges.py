@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -126,3 +128,21 @@ def test_categories_as_good_as_impossible(weights: list[float], low: float, grad
     # Weight on what π₀ all but rules out: the bound is met with equality, 1 − π = 1 − exp(−ε).
     expected = 0.0 if weights == [1.0, 0.0] else 0.05
     torch.testing.assert_close(kl, torch.full_like(kl, expected), rtol=1e-6, atol=1e-12)
+
+
+def test_a_category_that_is_never_drawn_adds_nothing_to_the_likelihood() -> None:
+    old = Categorical(torch.tensor([[-torch.inf, 0.0, 0.0]], dtype=DOUBLE, requires_grad=True))
+    weights, full = torch.tensor([[0.0, 0.25, 0.75]], dtype=DOUBLE), mstep.registry.create("full")
+    for actions in (None, torch.eye(3, dtype=DOUBLE)[None]):
+        assert full.objective(old, old, actions, weights).tolist() == pytest.approx([math.log(0.5)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_likelihood_in_half_precision(dtype: torch.dtype) -> None:
+    old = gaussian(True, shape=(3, 2))
+    actions, weights = old.sample(4, torch.Generator().manual_seed(3)), torch.full((3, 4), 0.25, dtype=DOUBLE)
+    decoupled = mstep.registry.create("decoupled")
+    half = old.to(dtype)
+    found = decoupled.objective(half, half, actions.to(dtype), weights.to(dtype))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), decoupled.objective(old, old, actions, weights), rtol=0.1, atol=0.1)

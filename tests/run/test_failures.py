@@ -34,6 +34,14 @@ def test_of_two_processes_that_found_a_folder_empty_one_gets_it(tmp_path: Path) 
     assert run.config.read_text() == before
 
 
+@pytest.mark.parametrize("left", ["versions.json", "versions.json.partial", "config.json.partial"])
+def test_a_run_that_was_killed_before_it_had_begun_can_be_begun_again(tmp_path: Path, left: str) -> None:
+    (tmp_path / "lock").write_text("")
+    (tmp_path / left).write_text("{")
+    with created(tmp_path, {"seed": 1}) as run:
+        assert '"seed": 1' in run.config.read_text() and '"python"' in run.versions.read_text()
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_keeps_what_was_saved(finished: tuple[RunFolder, Result], tmp_path: Path) -> None:
     folder, _ = finished
