@@ -57,6 +57,8 @@ def test_groups_of_environments_are_one_and_resume():
     np.testing.assert_array_equal(other.step(actions[0]).obs, groups.step(actions[0]).obs)
     with pytest.raises(ConfigError, match="cost_names"):
         cvpo.envs.Groups([line(1), line(2)])
+    with pytest.raises(ConfigError, match="one environment is in two groups"):
+        cvpo.envs.Groups([groups.groups[0]] * 2)
 
 
 def test_the_example_of_the_documentation_runs(capsys: pytest.CaptureFixture[str]):

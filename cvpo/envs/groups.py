@@ -23,6 +23,8 @@ class Groups(VectorEnv):
         if not groups:
             raise ConfigError("there are no groups of environments; allowed: at least one")
         self.groups = tuple(groups)
+        if len(set(map(id, groups))) < len(groups):
+            raise ConfigError("one environment is in two groups; allowed: each group its own, with steps of its own")
         first = self.groups[0]
         for name in ("task", "horizon", "cost_names", "observation_space", "action_space", "obs_size", "door", "seed"):
             setattr(self, name, getattr(first, name))
