@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cvpo import particles
+
 # In place where autograd allows it: a fresh tensor of B·K rows costs more in page faults than its arithmetic.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu_,
@@ -87,6 +89,7 @@ class StackedMLP(nn.Module):
         self.head = StackedLinear(stack, widths[-1], outputs, gain=output_gain, generator=generator)
         self.activation = ACTIVATIONS[activation]
         self.layer_norm = layer_norm
+        self.rectified = activation == "relu" and not layer_norm
 
     def forward(self, x: Tensor) -> Tensor:
         *hidden, (weight, bias) = self._parameters_by_layer()
@@ -106,15 +109,21 @@ class StackedMLP(nn.Module):
         """``f([shared, row])`` for K rows per state: ``shared`` [G|1,B,I], ``rows`` [G|1,B,K,J] to [G,B,K,out].
 
         ``networks`` evaluates these of the stack only, which are then the G. Without gradients, a host takes as many
-        states at once as its cache holds. ``dtype`` is that of the products between hidden layers; inputs, biases,
-        activations and the head, whose sums may be large beside their differences, keep theirs.
+        states at once as its cache holds, in compiled loops (:mod:`cvpo.particles`) where there are any. ``dtype`` is
+        that of the products between hidden layers; inputs, biases, activations and the head, whose sums may be large
+        beside their differences, keep theirs.
         """
         parameters = self._parameters_by_layer()
         if networks is not None:
             parameters = [(weight[networks], bias[networks]) for weight, bias in parameters]
+        states, count = rows.shape[-3:-1]
+        if count > 1 and self.rectified and particles.fits(shared, rows, parameters):
+            (weight, bias), *rest = parameters
+            split = shared.shape[-1]
+            per_state = linear(shared, weight[:, :split], bias)
+            return particles.rectified(per_state, rows, weight[:, split:], rest, dtype or torch.float32)
         if dtype is not None:
             parameters[1:-1] = [(weight.to(dtype), bias) for weight, bias in parameters[1:-1]]
-        states, count = rows.shape[-3:-1]
         at_once = max(1, states)
         if rows.device.type == "cpu" and not torch.is_grad_enabled():
             width = max(weight.shape[-1] for weight, _ in parameters)
