@@ -1,16 +1,22 @@
 """Loops around the products of :mod:`cvpo.particles` that Numba compiles; importing this module needs Numba.
 
 Shapes: N = B·K rows of H numbers. What products read and write is float32, or bfloat16, whose bits are given as int16.
-No loop both adds up and writes, so that its sums do not depend on where arrays lie.
+No loop both adds up and writes, so that its sums do not depend on where arrays lie; and no number depends on how many
+threads share the rows.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numba
 import numpy as np
 from llvmlite import ir
-from numba import extending, types
+from numba import extending, prange, types
 
 from cvpo.compiled import compiled
 
@@ -20,6 +26,7 @@ SUMS = {"nsz", "contract", "reassoc", "arcp"}
 _intrinsic: Any = extending.intrinsic
 _inlined = compiled(fastmath=SUMS, forceinline=True)
 _loop = compiled(fastmath=SUMS, nogil=True)
+_shared = compiled(parallel=True)
 
 
 @_intrinsic
@@ -127,3 +134,58 @@ def last(values: np.ndarray, bias: np.ndarray, head: np.ndarray, offset: np.ndar
             for h in range(len(bias)):
                 total += _rectified(_get(row, h) + bias[h]) * column[h]
             out[n, o] = total + offset[o]
+
+
+@_shared
+def _first_shared(parts: int, shared: np.ndarray, rows: np.ndarray, weight: np.ndarray, out: np.ndarray) -> None:
+    states, count, _ = rows.shape
+    for part in prange(parts):
+        start, stop = part * states // parts, (part + 1) * states // parts
+        first(shared[start:stop], rows[start:stop], weight, out[start * count : stop * count])
+
+
+@_shared
+def _between_shared(parts: int, values: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
+    for part in prange(parts):
+        start, stop = part * len(values) // parts, (part + 1) * len(values) // parts
+        between(values[start:stop], bias, out[start:stop])
+
+
+@_shared
+def _last_shared(
+    parts: int, values: np.ndarray, bias: np.ndarray, head: np.ndarray, offset: np.ndarray, out: np.ndarray
+) -> None:
+    for part in prange(parts):
+        start, stop = part * len(values) // parts, (part + 1) * len(values) // parts
+        last(values[start:stop], bias, head, offset, out[start:stop])
+
+
+@functools.cache
+def _safe(process: int) -> bool:
+    """Whether the threads that Numba has in this ``process`` may be used from several of Python's at once."""
+    # Starts them: which they are is not known before.
+    numba.get_num_threads()
+    return numba.threading_layer() in ("omp", "tbb")
+
+
+def shareable() -> bool:
+    """Whether loops can be shared among threads: not in a fork, where Numba ends the process that tries to."""
+    process = os.getpid()
+    return process == _PROCESS and _safe(process)
+
+
+_PROCESS = os.getpid()
+
+
+@contextlib.contextmanager
+def by(threads: int) -> Iterator[tuple[Callable[..., None], ...]]:
+    """:func:`first`, :func:`between` and :func:`last`, shared among as many ``threads``, if they can be."""
+    if threads == 1 or not shareable():
+        yield first, between, last
+        return
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(threads, before))
+    try:
+        yield tuple(functools.partial(loop, threads) for loop in (_first_shared, _between_shared, _last_shared))
+    finally:
+        numba.set_num_threads(before)

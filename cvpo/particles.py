@@ -23,8 +23,8 @@ Parameters = Sequence[tuple[Tensor, Tensor]]
 
 AT_ONCE = 2**22
 """Bytes of the activations of one layer, in one network, that are worked on at once."""
-THREADS = 4
-"""Loops take one thread, and with more of them torch's own operations, which take all, would be as fast."""
+ALONE = 4
+"""Where loops cannot be shared: with more threads than these for products, torch's operations are as fast without."""
 
 
 def _loops() -> Any:
@@ -33,10 +33,13 @@ def _loops() -> Any:
 
 def fits(shared: Tensor, rows: Tensor, parameters: Parameters) -> bool:
     """Whether loops go over these: two hidden layers at least, and no gradients."""
-    if torch.is_grad_enabled() or len(parameters) < 3 or torch.get_num_threads() > THREADS:
+    compiled = None if torch.is_grad_enabled() or len(parameters) < 3 else _loops()
+    if compiled is None:
         return False
     given = shared, rows, *(part.detach() for layer in parameters for part in layer)
-    return readable(*given) and all(part.dtype == torch.float32 for part in given) and _loops() is not None
+    if not readable(*given) or any(part.dtype != torch.float32 for part in given):
+        return False
+    return torch.get_num_threads() <= ALONE or compiled.shareable()
 
 
 def states_at_once(count: int, width: int, dtype: torch.dtype) -> int:
@@ -50,11 +53,11 @@ def rectified(per_state: Tensor, rows: Tensor, weight: Tensor, parameters: Param
     ``per_state`` [G,B,H]: the states' part of the first layer; ``rows`` [G|1,B,K,J] and ``weight`` W [G,J,H]: that of
     the actions; ``parameters``: the layers after it. Products between hidden layers are in ``dtype``.
     """
-    compiled, (states, count, inputs) = _loops(), rows.shape[-3:]
+    states, count, inputs = rows.shape[-3:]
     if inputs % 2:
         # Loops take two inputs at a time.
         rows, weight = F.pad(rows, (0, 1)), F.pad(weight, (0, 0, 0, 1))
-    per_state, rows, weight = (part.detach().contiguous().numpy() for part in (per_state, rows, weight))
+    shared, own, weights = (part.detach().contiguous().numpy() for part in (per_state, rows, weight))
     products = [matrix.detach().to(dtype) for matrix, _ in parameters[:-1]]
     biases = [bias.detach().numpy()[:, 0] for _, bias in parameters]
     # With the numbers of one output after each other.
@@ -63,18 +66,19 @@ def rectified(per_state: Tensor, rows: Tensor, weight: Tensor, parameters: Param
     widths = [weight.shape[-1], *(len(bias[0]) for bias in biases[:-1])]
     at_once = min(states, states_at_once(count, max(widths), dtype))
     memory = torch.empty(2, at_once * count * max(widths), dtype=dtype)
-    for i in range(0, states, at_once or 1):
-        some = slice(i, min(i + at_once, states))
-        n = (some.stop - i) * count
-        before = [_as_rows(memory[0], n, width) for width in widths[:-1]]
-        after = [_as_rows(memory[1], n, width) for width in widths[1:]]
-        for g in range(len(head)):
-            compiled.first(per_state[g, some], rows[g % len(rows), some], weight[g], before[0][1])
-            for layer, matrix in enumerate(products):
-                if layer:
-                    compiled.between(after[layer - 1][1], biases[layer - 1][g], before[layer][1])
-                torch.mm(before[layer][0], matrix[g], out=after[layer][0])
-            compiled.last(after[-1][1], biases[-2][g], head[g], biases[-1][g], found[g, i * count : i * count + n])
+    with _loops().by(torch.get_num_threads()) as (first, between, last):
+        for i in range(0, states, at_once or 1):
+            some = slice(i, min(i + at_once, states))
+            n = (some.stop - i) * count
+            before = [_as_rows(memory[0], n, width) for width in widths[:-1]]
+            after = [_as_rows(memory[1], n, width) for width in widths[1:]]
+            for g in range(len(head)):
+                first(shared[g, some], own[g % len(own), some], weights[g], before[0][1])
+                for layer, matrix in enumerate(products):
+                    if layer:
+                        between(after[layer - 1][1], biases[layer - 1][g], before[layer][1])
+                    torch.mm(before[layer][0], matrix[g], out=after[layer][0])
+                last(after[-1][1], biases[-2][g], head[g], biases[-1][g], found[g, i * count : i * count + n])
     return torch.from_numpy(found).unflatten(1, (states, count))
 
 

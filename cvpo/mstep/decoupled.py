@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import ClassVar
 
 import attrs
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from cvpo import validators
 from cvpo.distributions import Gaussian, covariance_kl, log_volume, mean_kl, same_kind, whiten
 from cvpo.mstep.checks import check_kind, check_particles
+from cvpo.mstep.diagonal import DiagonalTerms, likelihood, moments_of
 from cvpo.mstep.paths import curve_of, mean_at, moments, rounded, scale_at
 from cvpo.mstep.root import largest_step, mean_step, pool
 
@@ -65,6 +66,22 @@ class Decoupled:
         """Σ_k w_k [log N(a_k; μ, Σ₀) + log N(a_k; μ₀, Σ)] [...,B]; it is not the joint likelihood of ``new``."""
         return decoupled_likelihood(old.mean, old.scale, new.mean, new.scale, actions, weights)
 
+    def joined(self, old: Gaussian, actions: Tensor, weights: Tensor) -> Callable[[Gaussian], Tensor] | None:
+        """KL_μ, KL_Σ and the objective of each new policy [...,3,B], of diagonal Gaussians in float32; else None."""
+        check_kind(self.kinds, old)
+        # Who writes another of the two means it to be used.
+        own = type(self).kl is Decoupled.kl and type(self).objective is Decoupled.objective
+        if not own or not old.is_diagonal or old.mean.dtype != torch.float32:
+            return None
+        given = moments_of(old.mean, old.scale, actions, weights)
+
+        def terms(new: Gaussian) -> Tensor:
+            check_kind(self.kinds, new)
+            same_kind(old, new)
+            return DiagonalTerms.apply(new.mean, new.scale, *given)
+
+        return terms
+
 
 def decoupled_likelihood(
     mean0: Tensor, scale0: Tensor, mean: Tensor, scale: Tensor, actions: Tensor, weights: Tensor
@@ -75,16 +92,11 @@ def decoupled_likelihood(
     Σ w‖x − v‖² = Σ w‖x‖² − 2vᵀ Σ w x + ‖v‖² Σ w and Σ w‖Ax‖² = tr(A (Σ w xxᵀ) Aᵀ), so that the gradient does not pass
     through [B,K,D] tensors.
     """
+    if scale0.ndim == mean0.ndim:
+        return likelihood(mean, scale, *moments_of(mean0, scale0, actions, weights))
     x = whiten(scale0, actions - mean0.unsqueeze(-2))
     weighted = weights.unsqueeze(-1) * x
-    total, first = weights.sum(-1, keepdim=True), weighted.sum(-2)
-    if scale0.ndim == mean0.ndim:
-        second = (weighted * x).sum(-2)
-        given = mean0, scale0, total, first, second
-        if any(part.requires_grad for part in given):
-            return _diagonal_likelihood(mean, scale, *given)
-        return _DiagonalLikelihood.apply(mean, scale, *given)
-    second = weighted.mT @ x
+    total, first, second = weights.sum(-1, keepdim=True), weighted.sum(-2), weighted.mT @ x
     still = second.diagonal(dim1=-2, dim2=-1).sum(-1)
     v = whiten(scale0, (mean - mean0).unsqueeze(-2)).squeeze(-2)
     by_mean = (v * (v * total - 2.0 * first)).sum(-1)
@@ -92,30 +104,3 @@ def decoupled_likelihood(
     by_covariance = (a @ second * a).sum((-2, -1))
     volume = log_volume(mean0, scale0) + log_volume(mean, scale)
     return -0.5 * (still + by_mean + by_covariance) - total.squeeze(-1) * volume
-
-
-def _diagonal_likelihood(
-    mean: Tensor, scale: Tensor, mean0: Tensor, scale0: Tensor, total: Tensor, first: Tensor, second: Tensor
-) -> Tensor:
-    """:func:`decoupled_likelihood` [...,B] from moments of the particles, Σ w [...,B,1], Σ w x and Σ w x² [...,B,D]."""
-    v, square = (mean - mean0) / scale0, (scale0 / scale).square()
-    by_dimension = v * (v * total - 2.0 * first) + (square + 1.0) * second + 2.0 * total * (scale.log() + scale0.log())
-    return -0.5 * by_dimension.sum(-1) - (mean.shape[-1] * math.log(2.0 * math.pi)) * total.squeeze(-1)
-
-
-class _DiagonalLikelihood(torch.autograd.Function):
-    """:func:`_diagonal_likelihood` with ∂/∂μ = (Σ w x − v Σ w)/σ₀ and ∂/∂σ = ((σ₀/σ)² Σ w x² − Σ w)/σ, so that autograd
-    does not walk back through its parts."""
-
-    @staticmethod
-    def forward(ctx: Any, mean: Tensor, scale: Tensor, *given: Tensor) -> Tensor:
-        ctx.save_for_backward(mean, scale, *given)
-        return _diagonal_likelihood(mean, scale, *given)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        mean, scale, mean0, scale0, total, first, second = ctx.saved_tensors
-        grad = grad.unsqueeze(-1)
-        by_mean = grad * (first - (mean - mean0) / scale0 * total) / scale0
-        by_scale = grad * ((scale0 / scale).square() * second - total) / scale
-        return by_mean, by_scale, None, None, None, None, None

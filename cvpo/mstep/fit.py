@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cvpo.errors import CheckpointError, ConfigError
+from cvpo.handover import require_tensor
 from cvpo.mstep.guard import guard, spread
 from cvpo.mstep.protocol import Projection
 
@@ -54,21 +55,55 @@ class FitState:
                 if isinstance(value, Tensor):
                     value.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
-    def divergences(self, kls: dict[str, Tensor]) -> list[Tensor]:
-        """The KL terms [*population,B] in the order of ``terms``. Raises ConfigError where one of them is missing."""
+    def ratios(self, kls: Tensor) -> Tensor:
+        """KL/ε of each term [*population, terms]: of the mean over states, or of the largest for ``"state"``;
+        ``kls`` [*population, terms, B]."""
+        kls = kls.detach()
+        return (kls.mean(-1) if self.average == "batch" else kls.amax(-1)) / self.bounds
+
+
+class Terms:
+    """What a fit asks of a projection at each policy: its KL terms and its objective, one tensor for all.
+
+    By the projection's own :meth:`~cvpo.mstep.protocol.Projection.joined` where it has that, else by ``kl`` and
+    ``objective``, whose names and shapes are checked: ConfigError.
+    """
+
+    def __init__(
+        self, names: Sequence[str], projection: Projection, old: Any, actions: Tensor | None, weights: Tensor
+    ) -> None:
+        self._names, self._projection = names, projection
+        self._old, self._actions, self._weights = old, actions, weights
+        joined = getattr(projection, "joined", None)
+        self._joined = None if joined is None else joined(old, actions, weights)
+
+    def kls(self, new: Any) -> Tensor:
+        """The KL terms [*population, terms, B] in the order of their names."""
+        if self._joined is not None:
+            return self._joined(new)[..., :-1, :]
+        return self._stacked(self._divergences(new), self._names)
+
+    def all(self, new: Any) -> Tensor:
+        """The KL terms, then the objective [*population, terms + 1, B]."""
+        if self._joined is not None:
+            return self._joined(new)
+        objective = self._projection.objective(self._old, new, self._actions, self._weights)
+        return self._stacked([*self._divergences(new), objective], [*self._names, "objective"])
+
+    def _divergences(self, new: Any) -> list[Tensor]:
+        kls = self._projection.kl(self._old, new)
         try:
-            return [kls[term] for term in self.terms]
+            return [kls[name] for name in self._names]
         except (KeyError, TypeError, IndexError) as error:
             found = sorted(kls) if isinstance(kls, dict) else f"a {type(kls).__name__}"
             raise ConfigError(
-                f"the projection's kl gives {found}; allowed: a dict with its bounds' names, {self.terms}"
+                f"the projection's kl gives {found}; allowed: a dict with its bounds' names, {tuple(self._names)}"
             ) from error
 
-    def ratios(self, kls: dict[str, Tensor]) -> Tensor:
-        """KL/ε of each term [*population, terms]: of the mean over states, or of the largest for ``"state"``."""
-        values = [value.detach() for value in self.divergences(kls)]
-        pooled = [value.mean(-1) if self.average == "batch" else value.amax(-1) for value in values]
-        return torch.stack(pooled, -1) / self.bounds
+    def _stacked(self, values: Sequence[Tensor], names: Sequence[str]) -> Tensor:
+        for name, value in zip(names, values, strict=True):
+            require_tensor(f"the projection's {name}", value, self._weights.shape[:-1])
+        return torch.stack(list(values), -2)
 
 
 def build_state(policy: nn.Module, projection: Projection, population: Sequence[int], lr: float) -> FitState:
@@ -113,14 +148,14 @@ def clip_gradients(params: Iterable[Tensor], max_norm: float, lead: int) -> None
 
 def finish(
     state: FitState,
-    kls: Callable[[], dict[str, Tensor]],
+    kls: Callable[[], Tensor],
     old_params: Sequence[Tensor],
     loss: Tensor,
     fitted: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Run the guard and report ``loss``, ``guard_t`` and ``kl/<term>``, KL/ε, each [*population].
 
-    ``kls()`` measures the policy as it is; ``fitted`` is its KL/ε where that is known already.
+    ``kls()`` measures the policy as it is [*population, terms, B]; ``fitted`` is its KL/ε where that is known already.
     """
 
     def measure() -> Tensor:

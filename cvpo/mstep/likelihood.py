@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cvpo import validators
-from cvpo.handover import require_tensor
-from cvpo.mstep.fit import FitState, build_state, descend, finish
+from cvpo.mstep.fit import FitState, Terms, build_state, descend, finish
 from cvpo.mstep.protocol import Projection
 
 
@@ -58,22 +57,19 @@ class Likelihood:
         if self.multipliers == "reset":
             state.alpha.zero_()
 
-        def kls() -> dict[str, Tensor]:
-            return projection.kl(old, policy(obs))
-
+        terms = Terms(state.terms, projection, old, actions, weights)
         for iteration in range(self.iterations):
-            new = policy(obs)
-            terms = projection.kl(old, new)
+            values = terms.all(policy(obs))
             if iteration > 0:
-                self._ascend(state, state.ratios(terms))
-            objective = projection.objective(old, new, actions, weights)
-            values = [*state.divergences(terms), objective]
-            for name, value in zip((*state.terms, "objective"), values, strict=True):
-                require_tensor(f"the projection's {name}", value, weights.shape[:-1])
-            means = torch.stack(values, -2).mean(-1)
+                self._ascend(state, state.ratios(values[..., :-1, :]))
+            means = values.mean(-1)
             factors = torch.cat([state.alpha, -torch.ones_like(state.alpha[..., :1])], -1)
             loss = (factors * means).sum(-1) - (state.alpha * state.bounds).sum(-1)
             descend(state, loss, self.max_grad_norm)
+
+        def kls() -> Tensor:
+            return terms.kls(policy(obs))
+
         with torch.no_grad():
             fitted = state.ratios(kls())
         self._ascend(state, fitted)

@@ -18,7 +18,9 @@ class Projection(Protocol):
     categorical distribution), weights [...,B,K] >= 0 that sum to 1 over K.
 
     Two optional attributes: ``average``, ``"batch"`` (the default: bounds hold for the mean over B) or ``"state"`` (for
-    each state), and ``kinds``, the kinds of distribution it accepts (the default is every kind).
+    each state), and ``kinds``, the kinds of distribution it accepts (the default is every kind). One optional method,
+    ``joined(old, actions, weights)``: a function of ``new`` that gives the terms of :meth:`kl`, in the order of
+    :attr:`bounds`, then :meth:`objective`, in one tensor [...,J+1,B] and quicker than one by one; or None.
     """
 
     @property

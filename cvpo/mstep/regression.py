@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cvpo import validators
 from cvpo.errors import ConfigError
-from cvpo.mstep.fit import FitState, build_state, descend, finish
+from cvpo.mstep.fit import FitState, Terms, build_state, descend, finish
 from cvpo.mstep.protocol import Projection
 
 
@@ -50,7 +50,8 @@ class Regression:
             target = projection.project(old, actions, weights)
         if not callable(getattr(target, "kl", None)):
             raise ConfigError(f"the projection's project gives a {type(target).__name__}; allowed: a distribution")
+        terms = Terms(state.terms, projection, old, actions, weights)
         for _ in range(self.iterations):
             loss = target.kl(policy(obs)).mean(-1)
             descend(state, loss, self.max_grad_norm)
-        return finish(state, lambda: projection.kl(old, policy(obs)), old_params, loss)
+        return finish(state, lambda: terms.kls(policy(obs)), old_params, loss)

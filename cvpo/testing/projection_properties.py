@@ -11,6 +11,7 @@ from torch import Tensor
 from cvpo.distributions import Categorical, Distribution, Gaussian
 from cvpo.mstep.protocol import Projection
 from cvpo.testing.gaussians import ProjectionProblem
+from cvpo.testing.projection_joined import check_joined
 from cvpo.testing.projection_measures import (
     REFERENCES,
     agree,
@@ -56,6 +57,7 @@ def check_projection_problem(projection: Projection, problem: ProjectionProblem)
     require(same, "project changed its inputs in place")
     _check_form(old, new)
     _check_bounds(projection, old, new)
+    check_joined(projection, problem, new)
     if dtype(old) == torch.float64:
         _check_optimal(projection, problem, new)
         _check_invariances(projection, problem, new)

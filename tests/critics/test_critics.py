@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from cvpo.compiled import switched_off
 from cvpo.critics.aggregate import maximum, mean, minimum, resolve, upper_confidence_bound
 from cvpo.critics.given import GivenCost
 from cvpo.critics.mlp import MLPCritic
@@ -189,5 +190,5 @@ def test_many_particles_are_evaluated_in_parts_that_stay_in_the_cache(monkeypatc
     whole = critic.evaluate(net, obs, actions).detach()
     # Four networks of 32 units and 5 particles: two states at once, and one is left.
     monkeypatch.setattr("cvpo.networks.CACHED", 2 * 4 * 32 * 5)
-    with torch.no_grad():
+    with torch.no_grad(), switched_off():
         torch.testing.assert_close(critic.evaluate(net, obs, actions), whole)

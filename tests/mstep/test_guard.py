@@ -60,7 +60,7 @@ def test_networks_thrown_far_away_come_back_to_the_edge(kind: str, average: str)
                 p.add_(size * torch.randn_like(p).sign())
 
         def measure(policy=policy, obs=obs, old=old, state=state):
-            return state.ratios(projection.kl(old, policy(obs)))
+            return state.ratios(torch.stack(list(projection.kl(old, policy(obs)).values()), -2))
 
         before = measure()
         assert before.max() > 1.0
@@ -89,7 +89,7 @@ def test_each_member_of_a_population_has_its_own_step(early: bool) -> None:
     before = [p.detach().clone() for p in policy.parameters()]
 
     def measure():
-        return state.ratios(projection.kl(old, policy(obs)))
+        return state.ratios(torch.stack(list(projection.kl(old, policy(obs)).values()), -2))
 
     t, ratios = guard(measure, list(policy.parameters()), old_params, measure(), early)
     assert t[0] == 1.0 and 1.0 > t[1] > t[2] > 0.0
@@ -107,7 +107,7 @@ def test_non_finite_parameters_fall_back_to_the_old_policy(early: bool) -> None:
         next(policy.parameters()).fill_(torch.nan)
 
     def measure():
-        return state.ratios(projection.kl(old, policy(obs)))
+        return state.ratios(torch.stack(list(projection.kl(old, policy(obs)).values()), -2))
 
     t, ratios = guard(measure, list(policy.parameters()), old_params, measure(), early)
     assert float(t) == 0.0 and (ratios == 0.0).all()

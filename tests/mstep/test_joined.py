@@ -1,0 +1,100 @@
+"""The terms of a fit in one tensor: what ``kl`` and ``objective`` give, with the same derivatives, or not used."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+import torch
+
+from cvpo.distributions import Gaussian
+from cvpo.mstep.decoupled import Decoupled
+from cvpo.mstep.likelihood import Likelihood
+from cvpo.testing.projection import check_projection
+from tests.mstep.helpers import Net, gaussian, problem
+
+
+class Apart(Decoupled):
+    """Without the quicker way."""
+
+    joined = None
+
+
+@pytest.mark.parametrize("lead", [(), (3,)])
+def test_terms_are_relatively_exact_however_small_the_step(lead: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    mean, scale = torch.randn(*lead, 5, 2), 0.1 + torch.rand(*lead, 5, 2)
+    old, actions = Gaussian(mean, scale), torch.randn(*lead, 5, 7, 2)
+    weights = torch.softmax(torch.randn(*lead, 5, 7), -1)
+    for step in (1.0, 1e-3, 1e-6):
+        new = Gaussian(mean + step * scale, scale * (1.0 + step))
+        found = Decoupled().joined(old, actions, weights)(new)
+        kls = Decoupled().kl(old.to(torch.float64), new.to(torch.float64))
+        torch.testing.assert_close(found[..., 0, :].double(), kls["mean"], rtol=1e-5, atol=0)
+        torch.testing.assert_close(found[..., 1, :].double(), kls["cov"], rtol=1e-5, atol=0)
+
+
+def test_a_fit_is_the_same_with_and_without() -> None:
+    ends = []
+    for projection in (Decoupled(), Apart()):
+        torch.manual_seed(0)
+        policy, obs = Net("diagonal"), torch.randn(64, 3)
+        old, old_params, actions, weights = problem(policy, obs)
+        fit = Likelihood(iterations=4)
+        state = fit.build(policy, projection)
+        stats = fit.fit(state, policy, projection, obs, old, old_params, actions, weights)
+        ends.append((stats, [p.detach() for p in policy.parameters()]))
+    for name, value in ends[0][0].items():
+        torch.testing.assert_close(value, ends[1][0][name], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(ends[0][1], ends[1][1], rtol=1e-4, atol=1e-5)
+
+
+@attrs.frozen
+class OtherKl(Decoupled):
+    def kl(self, old, new):
+        return {name: 2.0 * value for name, value in super().kl(old, new).items()}
+
+
+@attrs.frozen
+class OtherObjective(Decoupled):
+    def objective(self, old, new, actions, weights):
+        return 2.0 * super().objective(old, new, actions, weights)
+
+
+@pytest.mark.parametrize("projection", [OtherKl(), OtherObjective()])
+def test_a_subclass_with_terms_of_its_own_has_them_used(projection: Decoupled) -> None:
+    old = gaussian(False)
+    old = Gaussian(old.mean.float(), old.scale.float())
+    actions, weights = old.sample(6), torch.full((4, 6), 1 / 6)
+    assert Decoupled().joined(old, actions, weights) is not None
+    assert projection.joined(old, actions, weights) is None
+
+
+@pytest.mark.parametrize("cholesky, dtype", [(True, torch.float32), (False, torch.float64), (False, torch.bfloat16)])
+def test_others_than_diagonal_float32_go_one_by_one(cholesky: bool, dtype: torch.dtype) -> None:
+    old = gaussian(cholesky).to(dtype)
+    assert Decoupled().joined(old, old.mean.unsqueeze(-2), torch.ones_like(old.mean[..., :1])) is None
+
+
+def wrong(factors: tuple[float, float, float], slope: float) -> Decoupled:
+    """With terms that are off by ``factors``, or derivatives by ``slope``."""
+
+    class Wrong(Decoupled):
+        def joined(self, old, actions, weights):
+            terms = super().joined(old, actions, weights)
+            by = torch.tensor(factors).unsqueeze(-1)
+
+            def off(new):
+                right = by * terms(new)
+                return slope * right + (1.0 - slope) * right.detach()
+
+            return None if terms is None else off
+
+    return Wrong()
+
+
+def test_the_contract_finds_terms_and_derivatives_that_are_wrong() -> None:
+    check_projection(wrong((1.0, 1.0, 1.0), 1.0), examples=20)
+    with pytest.raises(AssertionError, match="joined, its KL terms, is"):
+        check_projection(wrong((1.0, 2.0, 1.0), 1.0), examples=20)
+    with pytest.raises(AssertionError, match="derivative of joined"):
+        check_projection(wrong((1.0, 1.0, 1.0), 0.5), examples=20)
