@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 _allowed = contextvars.ContextVar("allowed", default=True)
 
@@ -24,7 +25,9 @@ _allowed = contextvars.ContextVar("allowed", default=True)
 @functools.cache
 def _module(name: str) -> Any:
     try:
-        return importlib.import_module(name)
+        # Loops that are not compiled would take minutes.
+        disabled = importlib.import_module("numba").config.DISABLE_JIT
+        return None if disabled else importlib.import_module(name)
     except ModuleNotFoundError:
         return None
     except ImportError as error:
@@ -48,10 +51,17 @@ def switched_off() -> Iterator[None]:
         _allowed.reset(token)
 
 
+def _transforming() -> bool:
+    """Whether torch.func works on tensors, or derivatives are taken forward: neither shows in the type of a tensor."""
+    functorch = getattr(torch._C, "_functorch", None)
+    level = getattr(functorch, "maybe_current_level", lambda: None)
+    return level() is not None or getattr(forward_ad, "_current_level", -1) >= 0
+
+
 def readable(*values: Tensor | None) -> bool:
     """Whether loops on a host may go over these: not where a subclass of Tensor is to see what is done. Gradients are
     the caller's concern: loops leave none."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or _transforming():
         return False
     for value in values:
         if value is not None and not (type(value) is Tensor and value.is_cpu):

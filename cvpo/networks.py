@@ -117,11 +117,12 @@ class StackedMLP(nn.Module):
         if networks is not None:
             parameters = [(weight[networks], bias[networks]) for weight, bias in parameters]
         states, count = rows.shape[-3:-1]
-        if count > 1 and self.rectified and particles.fits(shared, rows, parameters):
+        products = dtype or torch.float32
+        if count > 1 and self.rectified and particles.fits(shared, rows, parameters, products):
             (weight, bias), *rest = parameters
             split = shared.shape[-1]
             per_state = linear(shared, weight[:, :split], bias)
-            return particles.rectified(per_state, rows, weight[:, split:], rest, dtype or torch.float32)
+            return particles.rectified(per_state, rows, weight[:, split:], rest, products)
         if dtype is not None:
             parameters[1:-1] = [(weight.to(dtype), bias) for weight, bias in parameters[1:-1]]
         at_once = max(1, states)

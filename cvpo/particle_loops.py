@@ -15,6 +15,7 @@ from typing import Any
 
 import numba
 import numpy as np
+import torch
 from llvmlite import ir
 from numba import extending, prange, types
 
@@ -163,9 +164,16 @@ def _last_shared(
 @functools.cache
 def _safe(process: int) -> bool:
     """Whether the threads that Numba has in this ``process`` may be used from several of Python's at once."""
-    # Starts them: which they are is not known before.
-    numba.get_num_threads()
-    return numba.threading_layer() in ("omp", "tbb")
+    before = torch.get_num_threads()
+    try:
+        # Starts them: which they are is not known before.
+        numba.get_num_threads()
+        return numba.threading_layer() in ("omp", "tbb")
+    except ValueError:
+        return False
+    finally:
+        # Numba sets OpenMP's own number, which is torch's too.
+        torch.set_num_threads(before)
 
 
 def shareable() -> bool:

@@ -21,6 +21,8 @@ from cvpo.compiled import loops, readable
 Parameters = Sequence[tuple[Tensor, Tensor]]
 """Weights [G,in,out] and biases [G,1,out] of one layer after the other."""
 
+DTYPES = (torch.float32, torch.bfloat16)
+"""Of products."""
 AT_ONCE = 2**22
 """Bytes of the activations of one layer, in one network, that are worked on at once."""
 ALONE = 4
@@ -31,13 +33,17 @@ def _loops() -> Any:
     return loops("cvpo.particle_loops")
 
 
-def fits(shared: Tensor, rows: Tensor, parameters: Parameters) -> bool:
-    """Whether loops go over these: two hidden layers at least, and no gradients."""
-    compiled = None if torch.is_grad_enabled() or len(parameters) < 3 else _loops()
-    if compiled is None:
+def fits(shared: Tensor, rows: Tensor, parameters: Parameters, dtype: torch.dtype) -> bool:
+    """Whether loops go over these: two hidden layers at least, no gradients, and shapes that fit each other."""
+    compiled = None if torch.is_grad_enabled() or len(parameters) < 3 or dtype not in DTYPES else _loops()
+    if compiled is None or torch.is_autocast_enabled("cpu"):
         return False
     given = shared, rows, *(part.detach() for layer in parameters for part in layer)
     if not readable(*given) or any(part.dtype != torch.float32 for part in given):
+        return False
+    (stack, inputs, _), (*_, states, _, own) = parameters[0][0].shape, rows.shape
+    alike = shared.shape[1:] == (states, inputs - own) and own > 0
+    if not alike or any(len(part) not in (1, stack) for part in (shared, rows)):
         return False
     return torch.get_num_threads() <= ALONE or compiled.shareable()
 
@@ -65,7 +71,7 @@ def rectified(per_state: Tensor, rows: Tensor, weight: Tensor, parameters: Param
     found = np.empty((len(head), states * count, head.shape[1]), np.float32)
     widths = [weight.shape[-1], *(len(bias[0]) for bias in biases[:-1])]
     at_once = min(states, states_at_once(count, max(widths), dtype))
-    memory = torch.empty(2, at_once * count * max(widths), dtype=dtype)
+    memory = torch.empty(2, at_once * count * max(widths), dtype=dtype, device=rows.device)
     with _loops().by(torch.get_num_threads()) as (first, between, last):
         for i in range(0, states, at_once or 1):
             some = slice(i, min(i + at_once, states))

@@ -69,9 +69,11 @@ class Decoupled:
     def joined(self, old: Gaussian, actions: Tensor, weights: Tensor) -> Callable[[Gaussian], Tensor] | None:
         """KL_μ, KL_Σ and the objective of each new policy [...,3,B], of diagonal Gaussians in float32; else None."""
         check_kind(self.kinds, old)
-        # Who writes another of the two means it to be used.
+        # Who writes another of these means it to be used.
         own = type(self).kl is Decoupled.kl and type(self).objective is Decoupled.objective
-        if not own or not old.is_diagonal or old.mean.dtype != torch.float32:
+        if not own or tuple(self.bounds) != ("mean", "cov") or not old.is_diagonal or old.mean.dtype != torch.float32:
+            return None
+        if any(part.requires_grad for part in (old.mean, old.scale, actions, weights)):
             return None
         given = moments_of(old.mean, old.scale, actions, weights)
 

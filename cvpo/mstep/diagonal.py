@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 class Moments(NamedTuple):
@@ -39,43 +38,46 @@ def moments_of(mean0: Tensor, scale0: Tensor, actions: Tensor, weights: Tensor) 
     return Moments(mean0, scale0, total, first, second, 0.5 * second.sum(-1) + volume * total.squeeze(-1))
 
 
-def likelihood(
-    mean: Tensor,
-    scale: Tensor,
-    mean0: Tensor,
-    scale0: Tensor,
-    total: Tensor,
-    first: Tensor,
-    second: Tensor,
-    rest: Tensor,
-) -> Tensor:
-    """The third of the terms above [...,B], in which all may be differentiated."""
-    v, ratio = (mean - mean0) / scale0, scale0 / scale
-    by_dimension = v * (v * total - 2.0 * first) + ratio.square() * second - 2.0 * ratio.log() * total
-    return -0.5 * by_dimension.sum(-1) - rest
+def likelihood(mean: Tensor, scale: Tensor, *given: Tensor) -> Tensor:
+    """The third of the terms above [...,B], in which all may be differentiated; ``given``: :class:`Moments`."""
+    return (0.5 * _by_likelihood(*_parts(mean, scale, *given), *given).sum(-1) - given[-1]).to(mean.dtype)
+
+
+def _parts(
+    mean: Tensor, scale: Tensor, mean0: Tensor, scale0: Tensor, total: Tensor, first: Tensor, *_: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """v, y, eʸ − 1 and v Σ w − Σ w x."""
+    v = (mean - mean0) / scale0
+    # Unequal float32 numbers differ by at least 6e-8, relatively: float64 has the digits for eʸ − 1 − y.
+    y = 2.0 * (scale0.double() / scale).log()
+    return v, y, torch.expm1(y), v * total - first
+
+
+def _by_likelihood(v: Tensor, y: Tensor, growth: Tensor, pull: Tensor, *given: Tensor) -> Tensor:
+    """Twice the likelihood, but for the rest, by dimension."""
+    _, _, total, first, second, _ = given
+    return v * (first - pull) + y * total - (growth + 1.0) * second
 
 
 class DiagonalTerms(torch.autograd.Function):
-    """KL_μ, KL_Σ and the likelihood [...,3,B] in float32, with their derivatives by μ and σ."""
+    """KL_μ, KL_Σ and the likelihood [...,3,B], with their derivatives by μ and σ; relatively exact in float32."""
 
     @staticmethod
-    def forward(ctx: Any, mean: Tensor, scale: Tensor, mean0: Tensor, scale0: Tensor, *given: Tensor) -> Tensor:
-        total, first, second, rest = given
-        v = (mean - mean0) / scale0
-        # Unequal float32 numbers differ by at least 6e-8, relatively: float64 has the digits for the plain formula.
-        y = 2.0 * (scale0.double() / scale).log()
-        growth = torch.expm1(y)
-        pull = v * total - first
-        by_likelihood = v * (first - pull) + y * total - (growth + 1.0) * second
+    def forward(ctx: Any, mean: Tensor, scale: Tensor, *given: Tensor) -> Tensor:
+        v, y, growth, pull = _parts(mean, scale, *given)
+        by_likelihood = _by_likelihood(v, y, growth, pull, *given)
         found = 0.5 * torch.stack([v * v, growth - y, by_likelihood], -3).sum(-1)
-        found[..., 2, :] -= rest
-        ctx.save_for_backward(scale, scale0, total, second, v, growth, pull)
+        found[..., 2, :] -= given[-1]
+        ctx.save_for_backward(mean, scale, *given, v, growth, pull)
         return found.to(mean.dtype)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        scale, scale0, total, second, v, growth, pull = ctx.saved_tensors
+        mean, scale, *given, v, growth, pull = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            # This may be differentiated once more.
+            v, _, growth, pull = _parts(mean, scale, *given)
+        _, scale0, total, _, second, _ = given
         to_mean, to_scale, to_likelihood = grad.unsqueeze(-1).unbind(-3)
         by_mean = (to_mean * v - to_likelihood * pull) / scale0
         by_scale = (to_likelihood * ((growth + 1.0) * second - total) - to_scale * growth) / scale

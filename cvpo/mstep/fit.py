@@ -65,8 +65,8 @@ class FitState:
 class Terms:
     """What a fit asks of a projection at each policy: its KL terms and its objective, one tensor for all.
 
-    By the projection's own :meth:`~cvpo.mstep.protocol.Projection.joined` where it has that, else by ``kl`` and
-    ``objective``, whose names and shapes are checked: ConfigError.
+    By the projection's own ``joined`` where it has that (:class:`~cvpo.mstep.protocol.Projection`), else by ``kl`` and
+    ``objective``. What they give is checked: ConfigError.
     """
 
     def __init__(
@@ -74,19 +74,23 @@ class Terms:
     ) -> None:
         self._names, self._projection = names, projection
         self._old, self._actions, self._weights = old, actions, weights
-        joined = getattr(projection, "joined", None)
-        self._joined = None if joined is None else joined(old, actions, weights)
+        # Of its class: who wraps a projection and changes its terms does not mean those of what is wrapped.
+        joined = getattr(type(projection), "joined", None)
+        self._joined = None if joined is None else joined(projection, old, actions, weights)
 
     def kls(self, new: Any) -> Tensor:
         """The KL terms [*population, terms, B] in the order of their names."""
         if self._joined is not None:
-            return self._joined(new)[..., :-1, :]
+            return self.all(new)[..., :-1, :]
         return self._stacked(self._divergences(new), self._names)
 
     def all(self, new: Any) -> Tensor:
         """The KL terms, then the objective [*population, terms + 1, B]."""
         if self._joined is not None:
-            return self._joined(new)
+            *lead, states = self._weights.shape[:-1]
+            found = self._joined(new)
+            require_tensor("what the projection's joined gives", found, (*lead, len(self._names) + 1, states))
+            return found
         objective = self._projection.objective(self._old, new, self._actions, self._weights)
         return self._stacked([*self._divergences(new), objective], [*self._names, "objective"])
 

@@ -15,9 +15,9 @@ from cvpo.testing.projection_measures import batch, dtype, require
 
 def check_joined(projection: Projection, problem: ProjectionProblem, new: Any) -> None:
     """What ``joined`` gives at ``new``, and its derivatives, against ``kl`` and ``objective`` in float64."""
-    joined = getattr(projection, "joined", None)
+    joined = getattr(type(projection), "joined", None)
     old, particles = problem.old, (problem.actions, problem.weights)
-    terms = None if joined is None else joined(old, *particles)
+    terms = None if joined is None else joined(projection, old, *particles)
     if terms is None:
         return
     exact: Any = [None if part is None else part.double() for part in particles]
@@ -27,10 +27,16 @@ def check_joined(projection: Projection, problem: ProjectionProblem, new: Any) -
         objective = projection.objective(old.to(torch.float64), other, *exact)
         return torch.stack([*(kls[name] for name in projection.bounds), objective], -2)
 
-    found, slopes = _with_slopes(terms, new)
-    expected, expected_slopes = _with_slopes(one_by_one, new.to(torch.float64))
     shape = (*batch(old)[:-1], len(projection.bounds) + 1, batch(old)[-1])
-    require(found.shape == shape, f"joined gives shape {tuple(found.shape)}; allowed: {tuple(shape)}")
+
+    def checked(other: Any) -> Tensor:
+        values = terms(other)
+        require(values.shape == shape, f"joined gives shape {tuple(values.shape)}; allowed: {tuple(shape)}")
+        require(values.requires_grad, "joined gives what cannot be differentiated by the new policy")
+        return values
+
+    found, slopes = _with_slopes(checked, new)
+    expected, expected_slopes = _with_slopes(one_by_one, new.to(torch.float64))
     # The objective is a sum of what may cancel; KL terms are small by nature.
     kls, objective = slice(None, -1), slice(-1, None)
     for name, part, floor in (("KL terms", kls, 1e-12), ("objective", objective, 1.0)):

@@ -53,15 +53,20 @@ def check_projection_problem(projection: Projection, problem: ProjectionProblem)
     old, actions, weights = problem.old, problem.actions, problem.weights
     before = [tensor.clone() for tensor in _tensors(problem)]
     new = projection.project(old, actions, weights)
-    same = all(torch.equal(a, b) for a, b in zip(before, _tensors(problem), strict=True))
-    require(same, "project changed its inputs in place")
+    _check_unchanged("project", before, problem)
     _check_form(old, new)
     _check_bounds(projection, old, new)
     check_joined(projection, problem, new)
+    _check_unchanged("joined", before, problem)
     if dtype(old) == torch.float64:
         _check_optimal(projection, problem, new)
         _check_invariances(projection, problem, new)
         _check_objective(projection, problem, new)
+
+
+def _check_unchanged(words: str, before: list[Tensor], problem: ProjectionProblem) -> None:
+    same = all(torch.equal(a, b) for a, b in zip(before, _tensors(problem), strict=True))
+    require(same, f"{words} changed its inputs in place")
 
 
 def _check_form(old: Distribution, new: Distribution) -> None:

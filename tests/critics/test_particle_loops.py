@@ -116,6 +116,65 @@ def test_gradients_and_other_networks_go_by_torch(monkeypatch: pytest.MonkeyPatc
         StackedMLP(2, 7, (16, 16), 1, layer_norm=True).particles(shared, rows)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_other_dtypes_of_products_go_by_torch(dtype: torch.dtype) -> None:
+    if dtype == torch.float16:
+        looped, plain = both(network(), *given(2), dtype=dtype)
+        assert torch.equal(looped, plain)
+    shared, rows = (part.to(dtype) for part in given(2))
+    net = network().to(dtype)
+    assert torch.equal(*both(net, shared, rows))
+
+
+@torch.no_grad()
+def test_so_do_shapes_that_torch_broadcasts_or_refuses() -> None:
+    net, (shared, rows) = network(), given(2)
+    assert torch.equal(*both(net, shared[:, :1], rows))
+    for bad in ((shared[:, :3], rows), (shared, rows[..., :1]), (shared, torch.cat([rows, rows[..., :1]], -1))):
+        with pytest.raises(RuntimeError):
+            net.particles(*bad)
+    with pytest.raises(RuntimeError):
+        net.particles(shared, rows.expand(2, -1, -1, -1))
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_transforms_and_contexts_of_torch_see_its_operations() -> None:
+    net, (shared, rows) = network().requires_grad_(False), given(2)
+    expected = net.particles(shared, rows)
+    several = torch.vmap(lambda part: net.particles(shared, part))(torch.stack([rows, rows]))
+    torch.testing.assert_close(several[1], expected, rtol=1e-5, atol=1e-5)
+    traced = torch.jit.trace(lambda a, b: net.particles(a, b), (shared, rows), check_trace=False)
+    torch.testing.assert_close(traced(shared, 2.0 * rows), net.particles(shared, 2.0 * rows), rtol=1e-5, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert net.particles(shared, rows).shape == expected.shape
+    with torch.device("meta"):
+        assert torch.equal(net.particles(shared, rows), expected)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(rows, torch.ones_like(rows))
+        assert not particles.fits(shared, dual, [(layer.weight, layer.bias) for layer in net.layers] * 2, torch.float32)
+
+
+COUNTED = """
+import torch
+from cvpo.networks import StackedMLP
+torch.set_num_threads(2)
+with torch.no_grad():
+    StackedMLP(2, 7, (16, 16), 1).particles(torch.randn(1, 9, 5), torch.randn(1, 9, 4, 2))
+print(torch.get_num_threads())
+"""
+
+
+@pytest.mark.parametrize("options", [{"NUMBA_NUM_THREADS": "5"}, {"NUMBA_DISABLE_JIT": "1"}])
+def test_the_number_of_threads_stays_what_it_was(options: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in options.items():
+        monkeypatch.setenv(name, value)
+    with python("-c", COUNTED) as process:
+        out, errors = process.communicate(timeout=120)
+    assert out == "2\n", errors
+
+
 FORKED = """
 import os, torch
 from cvpo.compiled import loops

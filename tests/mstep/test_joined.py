@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from cvpo.distributions import Gaussian
+from cvpo.errors import ConfigError
 from cvpo.mstep.decoupled import Decoupled
+from cvpo.mstep.diagonal import DiagonalTerms, moments_of
+from cvpo.mstep.fit import Terms
 from cvpo.mstep.likelihood import Likelihood
 from cvpo.testing.projection import check_projection
 from tests.mstep.helpers import Net, gaussian, problem
@@ -60,11 +63,16 @@ class OtherObjective(Decoupled):
         return 2.0 * super().objective(old, new, actions, weights)
 
 
-@pytest.mark.parametrize("projection", [OtherKl(), OtherObjective()])
+@attrs.frozen
+class OtherBounds(Decoupled):
+    @property
+    def bounds(self):
+        return {"cov": self.kl_cov, "mean": self.kl_mean}
+
+
+@pytest.mark.parametrize("projection", [OtherKl(), OtherObjective(), OtherBounds()])
 def test_a_subclass_with_terms_of_its_own_has_them_used(projection: Decoupled) -> None:
-    old = gaussian(False)
-    old = Gaussian(old.mean.float(), old.scale.float())
-    actions, weights = old.sample(6), torch.full((4, 6), 1 / 6)
+    old, actions, weights = drawn()
     assert Decoupled().joined(old, actions, weights) is not None
     assert projection.joined(old, actions, weights) is None
 
@@ -73,6 +81,62 @@ def test_a_subclass_with_terms_of_its_own_has_them_used(projection: Decoupled) -
 def test_others_than_diagonal_float32_go_one_by_one(cholesky: bool, dtype: torch.dtype) -> None:
     old = gaussian(cholesky).to(dtype)
     assert Decoupled().joined(old, old.mean.unsqueeze(-2), torch.ones_like(old.mean[..., :1])) is None
+
+
+class Wrapper:
+    """Twice the KL terms of the projection that it wraps; all else is that one's."""
+
+    def __init__(self, inner: Decoupled) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str):
+        return getattr(self.inner, name)
+
+    def kl(self, old, new):
+        return {name: 2.0 * value for name, value in self.inner.kl(old, new).items()}
+
+
+def drawn() -> tuple[Gaussian, torch.Tensor, torch.Tensor]:
+    old = gaussian(False)
+    old = Gaussian(old.mean.float(), old.scale.float())
+    return old, old.sample(6), torch.full((4, 6), 1 / 6)
+
+
+def test_a_wrapper_has_its_own_terms_used() -> None:
+    old, actions, weights = drawn()
+    new = Gaussian(old.mean + 0.1, 1.1 * old.scale)
+    terms = Terms(("mean", "cov"), Wrapper(Decoupled()), old, actions, weights)
+    expected = 2.0 * torch.stack(list(Decoupled().kl(old, new).values()))
+    torch.testing.assert_close(terms.kls(new), expected)
+
+
+def test_terms_of_another_shape_are_named() -> None:
+    class Transposed(Decoupled):
+        def joined(self, old, actions, weights):
+            terms = super().joined(old, actions, weights)
+            return lambda new: terms(new).mT
+
+    old, actions, weights = drawn()
+    terms = Terms(("mean", "cov"), Transposed(), old, actions, weights)
+    for asked in (terms.kls, terms.all):
+        with pytest.raises(ConfigError, match=r"joined gives .*\[4, 3\].*\[3, 4\]"):
+            asked(old)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_where_the_old_policy_or_the_particles_are_differentiated_it_is_not_used(part: int) -> None:
+    old, actions, weights = drawn()
+    given = [old.mean, old.scale, actions, weights]
+    given[part] = given[part].clone().requires_grad_()
+    assert Decoupled().joined(Gaussian(*given[:2]), *given[2:]) is None
+
+
+def test_terms_may_be_differentiated_twice() -> None:
+    distribution, actions, weights = drawn()
+    given = moments_of(*(part.double() for part in (distribution.mean, distribution.scale, actions, weights)))
+    new = [(distribution.mean + 0.3).double().requires_grad_(), (1.2 * distribution.scale).double().requires_grad_()]
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        assert check(lambda mean, scale: DiagonalTerms.apply(mean, scale, *given), new)
 
 
 def wrong(factors: tuple[float, float, float], slope: float) -> Decoupled:
