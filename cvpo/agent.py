@@ -209,7 +209,7 @@ class CVPO:
 
     @classmethod
     def load(cls, path: Any, *, env: Any = None, device: str = "cpu") -> CVPO:
-        """The agent that :meth:`save` wrote; nothing in the file is executed."""
+        """The agent that :meth:`save` wrote, or that of the folder of a run; nothing in the file is executed."""
         from cvpo.saving import load
 
         return load(path, env=env, device=device)

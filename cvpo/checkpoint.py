@@ -118,7 +118,8 @@ def _flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, dict):
         return {"items": [[_flatten(k, tensors), _flatten(v, tensors)] for k, v in value.items()]}
     if isinstance(value, (list, tuple)):
-        return {type(value).__name__: [_flatten(item, tensors) for item in value]}
+        # One with names comes back as a plain tuple: nothing in a file says what to make of it.
+        return {"tuple" if isinstance(value, tuple) else "list": [_flatten(item, tensors) for item in value]}
     raise CheckpointError(
         f"a {type(value).__name__} cannot be saved: {value!r}; allowed: tensors, arrays, numbers, strings, dicts, lists"
     )

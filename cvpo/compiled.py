@@ -11,6 +11,7 @@ import contextlib
 import contextvars
 import functools
 import importlib
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -67,6 +68,30 @@ def readable(*values: Tensor | None) -> bool:
         if value is not None and not (type(value) is Tensor and value.is_cpu):
             return False
     return True
+
+
+_PROCESS = os.getpid()
+
+
+@functools.cache
+def _safe() -> bool:
+    """Whether the threads that Numba has may be used from several of Python's at once."""
+    before = torch.get_num_threads()
+    try:
+        # Starts them: which they are is not known before.
+        numba = importlib.import_module("numba")
+        numba.get_num_threads()
+        return numba.threading_layer() in ("omp", "tbb")
+    except ValueError:
+        return False
+    finally:
+        # Numba sets OpenMP's own number, which is torch's too.
+        torch.set_num_threads(before)
+
+
+def shareable() -> bool:
+    """Whether threads of Numba can share a loop: not in a fork, where Numba ends the process that tries to."""
+    return os.getpid() == _PROCESS and _safe()
 
 
 def compiled(**options: Any) -> Callable[[Any], Any]:

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numba
 import numpy as np
-import torch
 from llvmlite import ir
 from numba import extending, prange, types
 
-from cvpo.compiled import compiled
+from cvpo.compiled import compiled, shareable
 
 SUMS = {"nsz", "contract", "reassoc", "arcp"}
 """What the compiler may do with sums, so that it can use all lanes: infinities and NaN keep their meaning."""
@@ -159,30 +157,6 @@ def _last_shared(
     for part in prange(parts):
         start, stop = part * len(values) // parts, (part + 1) * len(values) // parts
         last(values[start:stop], bias, head, offset, out[start:stop])
-
-
-@functools.cache
-def _safe(process: int) -> bool:
-    """Whether the threads that Numba has in this ``process`` may be used from several of Python's at once."""
-    before = torch.get_num_threads()
-    try:
-        # Starts them: which they are is not known before.
-        numba.get_num_threads()
-        return numba.threading_layer() in ("omp", "tbb")
-    except ValueError:
-        return False
-    finally:
-        # Numba sets OpenMP's own number, which is torch's too.
-        torch.set_num_threads(before)
-
-
-def shareable() -> bool:
-    """Whether loops can be shared among threads: not in a fork, where Numba ends the process that tries to."""
-    process = os.getpid()
-    return process == _PROCESS and _safe(process)
-
-
-_PROCESS = os.getpid()
 
 
 @contextlib.contextmanager

@@ -1,9 +1,8 @@
 """Many actions for each state through a stack of networks, on a host: torch has the products, compiled loops the rest.
 
-In torch's own operations, memory that does not fit the nearest cache is gone over eight times a layer, for biases,
-activations and conversions: on an Intel CPU with bfloat16 products that was five sixths of the time. Loops go over it
-once before a product and once after. Numba is an extra; without it, and with gradients, it is
-:meth:`cvpo.networks.StackedMLP.particles` in torch, with the same numbers but for rounding.
+In torch's own operations, memory that does not fit the nearest cache is gone over many times a layer, for biases,
+activations and conversions. Loops go over it once before a product and once after. Numba is an extra; without it, and
+with gradients, it is :meth:`cvpo.networks.StackedMLP.particles` in torch, with the same numbers but for rounding.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cvpo.compiled import loops, readable
+from cvpo.compiled import loops, readable, shareable
 
 Parameters = Sequence[tuple[Tensor, Tensor]]
 """Weights [G,in,out] and biases [G,1,out] of one layer after the other."""
@@ -35,8 +34,9 @@ def _loops() -> Any:
 
 def fits(shared: Tensor, rows: Tensor, parameters: Parameters, dtype: torch.dtype) -> bool:
     """Whether loops go over these: two hidden layers at least, no gradients, and shapes that fit each other."""
-    compiled = None if torch.is_grad_enabled() or len(parameters) < 3 or dtype not in DTYPES else _loops()
-    if compiled is None or torch.is_autocast_enabled("cpu"):
+    if torch.is_grad_enabled() or len(parameters) < 3 or dtype not in DTYPES:
+        return False
+    if _loops() is None or torch.is_autocast_enabled("cpu"):
         return False
     given = shared, rows, *(part.detach() for layer in parameters for part in layer)
     if not readable(*given) or any(part.dtype != torch.float32 for part in given):
@@ -45,7 +45,7 @@ def fits(shared: Tensor, rows: Tensor, parameters: Parameters, dtype: torch.dtyp
     alike = shared.shape[1:] == (states, inputs - own) and own > 0
     if not alike or any(len(part) not in (1, stack) for part in (shared, rows)):
         return False
-    return torch.get_num_threads() <= ALONE or compiled.shareable()
+    return torch.get_num_threads() <= ALONE or shareable()
 
 
 def states_at_once(count: int, width: int, dtype: torch.dtype) -> int:

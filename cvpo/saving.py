@@ -28,10 +28,18 @@ def save(agent: CVPO, path: str | os.PathLike[str], *, replay: bool = True) -> N
 
 
 def load(path: str | os.PathLike[str], *, env: Any = None, device: str = "cpu") -> CVPO:
-    """The agent that :func:`save` wrote to ``path``. Raises CheckpointError where the file is missing or damaged."""
+    """The agent that :func:`save` wrote to ``path``; of the folder of a run, its agent at the newest whole checkpoint,
+    without what was replayed. Raises CheckpointError where the file is missing or damaged, RunError for a folder that
+    is not that of a run."""
+    if os.path.isdir(path):
+        from cvpo.run.review import agent_of
+
+        return agent_of(path, env=env, device=device)
     tree = checkpoint.read(path)
     if "config" not in tree or "state" not in tree:
-        raise CheckpointError(f"{path} holds no agent: found {sorted(tree)}; allowed: a file that CVPO.save wrote")
+        raise CheckpointError(
+            f"{path} holds no agent: found {sorted(tree)}; allowed: a file that CVPO.save wrote, or the folder of a run"
+        )
     with fitting(f"{path} does not describe an agent"):
         check_safe(tree["config"])
         agent = make_agent(

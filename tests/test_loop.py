@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -108,3 +110,17 @@ def test_a_callback_ends_the_call_with_any_kind_of_false(answer: Any) -> None:
     agent, _ = line_agent(1)
     agent.learn(60, warmup_steps=60, callback=lambda loop: answer if loop.agent.steps >= 10 else None)
     assert agent.steps == 10
+
+
+def test_the_loop_of_the_documentation_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "composing.md").read_text()
+    (example,) = re.findall(r"## A loop of your own.*?```python\n(.*?)```", page, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    exec(compile(example, "docs/composing.md", "exec"), scope)  # noqa: S102 - the page is ours
+    agent, again = scope["agent"], scope["again"]
+    assert (agent.steps, agent.updates) == (600, 30) and capsys.readouterr().out.count("return and costs") == 6
+    expected, found = agent.update(), again.update()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())

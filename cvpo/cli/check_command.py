@@ -8,7 +8,7 @@ import tyro
 
 from cvpo.assembly import FAMILIES
 from cvpo.cli.fields import literal
-from cvpo.errors import ConfigError, suggest
+from cvpo.errors import ConfigError
 
 
 def main(argv: list[str]) -> int:
@@ -17,7 +17,7 @@ def main(argv: list[str]) -> int:
 
 
 def _check(
-    family: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help="family: estep, mstep, critic, buffer ...")],
+    family: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help="family: estep, mstep, critic or buffer")],
     component: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help='name, or "package.module:Class"')],
     options: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(help="its options, as KEY=VALUE")] = (),
     examples: Annotated[int | None, tyro.conf.arg(help="problems to draw for each property, 100 by default")] = None,
@@ -26,17 +26,16 @@ def _check(
 
     Prints each property that holds; at the first that does not, the example that breaks it, and exits with status 1.
     """
-    if family not in FAMILIES:
-        raise ConfigError(f"there is no family {family!r}; {suggest(family, FAMILIES)}")
+    # Imported late: the property tests bring hypothesis with them.
+    from cvpo.testing import contract_of, run_checks
+
+    contract_of(family)
     keywords: dict[str, Any] = {}
     for option in options:
         name, joined, value = option.partition("=")
         if not joined:
             raise ConfigError(f"option {option!r} has no value; allowed: KEY=VALUE")
         keywords[name] = literal(value)
-    # Imported late: the property tests bring hypothesis with them.
-    from cvpo.testing import run_checks
-
     if examples is not None and examples < 1:
         raise ConfigError(f"examples is {examples}; allowed: an integer >= 1")
     made = FAMILIES[family].create(component, **keywords)

@@ -13,7 +13,7 @@ from cvpo.estep import driver, dual
 from cvpo.estep.problem import DualProblem
 from cvpo.estep.solution import DualSolution, Status
 from cvpo.estep.task import Minimum, Task, end_at
-from cvpo.estep.warm import is_one_of
+from cvpo.estep.warm import check_warm, is_one_of
 from cvpo.validators import number
 
 
@@ -47,7 +47,8 @@ class Adam:
 
     def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
         """``steps`` Adam steps on every problem of the stack."""
-        # From a checkpoint the moments come back as a plain list, from an early one with one number of steps for all.
+        check_warm(problem, warm)
+        # From a checkpoint the moments come back as a plain tuple, from an early one with one number of steps for all.
         state = None if warm is None else warm.state
         kept = Moments(*state) if isinstance(state, (list, tuple)) and len(state) == len(Moments._fields) else None
         if kept is not None and not isinstance(kept.seen, Tensor):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import attrs
 
 from cvpo.agent import CVPO
 from cvpo.errors import ConfigError, DependencyError, RunError, fitting
@@ -25,15 +28,18 @@ FRAMES_PER_SECOND = 20
 
 @contextlib.contextmanager
 def opened(
-    folder: str | os.PathLike[str], *, copies: int, warn: Any = None, **env_options: Any
+    folder: str | os.PathLike[str], *, copies: int, device: Any = None, warn: Any = None, **env_options: Any
 ) -> Iterator[tuple[RunConfig, CVPO, Any]]:
     """Configuration, agent at the newest whole checkpoint, and ``copies`` of the environment for evaluation.
 
-    ``env_options`` are added to the run's own. Raises RunError where ``folder`` is no run folder, CheckpointError where
-    no checkpoint of it is whole; ``warn(message)`` is told of each that is not.
+    The ``device`` is the run's own where None; ``env_options`` are added to the run's own. Raises RunError where
+    ``folder`` is no run folder, CheckpointError where no checkpoint of it is whole; ``warn(message)`` is told of each
+    that is not.
     """
     made = RunFolder(Path(folder))
     config = load_config(made)
+    if device is not None:
+        config = attrs.evolve(config, device=str(device))
     step, tree = made.checkpoints().newest(warn=warn)
     with (
         torch_threads(config.threads),
@@ -45,6 +51,14 @@ def opened(
         with fitting(misfit(made, step)):
             agent.load_state_dict({name: part for name, part in tree["agent"].items() if name not in replayed})
         yield config, agent, env
+
+
+def agent_of(folder: str | os.PathLike[str], *, env: Any = None, device: Any = "cpu") -> CVPO:
+    """The agent of a run at its newest whole checkpoint, with everything but what was replayed; errors as of
+    :func:`opened`."""
+    with opened(folder, copies=1, device=device, warn=warnings.warn) as (_, agent, _):
+        agent.env = env
+        return agent
 
 
 def scores(

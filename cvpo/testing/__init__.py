@@ -62,16 +62,22 @@ class Check:
         return self.error is None
 
 
+def contract_of(family: str) -> Callable[..., Iterable[tuple[str, Callable[[], None]]]]:
+    """Its entry in :data:`CONTRACTS`. Raises ConfigError for a family that has none."""
+    if family not in CONTRACTS:
+        raise ConfigError(f"there are no property tests for {family!r}; {suggest(family, CONTRACTS)}")
+    return CONTRACTS[family]
+
+
 def run_checks(family: str, component: Any, **options: Any) -> Iterator[Check]:
     """Check ``component`` against the contract of its family, one property after the other.
 
     ``options`` go to the contract (``examples=...``). Whatever the component raises breaks the property that met it.
     Raises ConfigError for a family that has no contract.
     """
-    if family not in CONTRACTS:
-        raise ConfigError(f"there are no property tests for {family!r}; {suggest(family, CONTRACTS)}")
+    contract = contract_of(family)
     try:
-        for name, check in CONTRACTS[family](component, **options):
+        for name, check in contract(component, **options):
             try:
                 check()
             except (Exception, SystemExit) as error:  # noqa: BLE001 - a component may raise anything

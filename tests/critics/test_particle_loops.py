@@ -203,7 +203,7 @@ def test_a_fork_does_without_the_threads_of_its_parent() -> None:
 def test_where_threads_cannot_be_shared_loops_have_one(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     compiled = loops("cvpo.particle_loops")
     expected, plain = both(network(), *given(2))
-    monkeypatch.setattr(compiled, "_safe", lambda process: False)
+    monkeypatch.setattr("cvpo.compiled._safe", lambda: False)
     with compiled.by(2) as (first, *_):
         assert first is compiled.first
     assert torch.equal(both(network(), *given(2))[0], expected)

@@ -12,6 +12,7 @@ import torch
 import cvpo
 from cvpo.errors import RunError
 from cvpo.run import Result, RunFolder, configure, from_options, train
+from cvpo.run.measure import evaluation_seed
 from tests.run.helpers import SMALL, rows
 
 
@@ -54,6 +55,18 @@ def test_the_written_configuration_repeats_the_run(finished: tuple[RunFolder, Re
     assert rows(tmp_path / "again" / "metrics.jsonl") == rows(folder.metrics)
     assert (tmp_path / "again" / "config.json").read_text() == folder.config.read_text()
     assert again.steps == 500
+
+
+def test_a_folder_gives_its_agent(finished: tuple[RunFolder, Result], tmp_path: Path) -> None:
+    folder, result = finished
+    agent = cvpo.load(folder.path)
+    assert (agent.steps, agent.updates, len(agent.store)) == (500, 30, 0)
+    env, seed = cvpo.envs.make("cvpo/Sprint-v0", num_envs=2), evaluation_seed(agent.seed, agent.steps)
+    assert float(cvpo.evaluate(agent, env, episodes=2, seed=seed).returns.mean()) == result.scores[0].returned
+    agent.learn(250, env=cvpo.envs.make("cvpo/Sprint-v0"))
+    assert agent.steps == 750
+    with pytest.raises(RunError, match="is not a run folder"):
+        cvpo.load(tmp_path)
 
 
 def test_a_seed_makes_a_difference(finished: tuple[RunFolder, Result], tmp_path: Path) -> None:
