@@ -25,7 +25,8 @@ DTYPES = (torch.float32, torch.bfloat16)
 AT_ONCE = 2**22
 """Bytes of the activations of one layer, in one network, that are worked on at once."""
 ALONE = 4
-"""Where loops cannot be shared: with more threads than these for products, torch's operations are as fast without."""
+"""Most threads with which loops are used where they cannot be shared: theirs is one, and torch's others would wait. A
+guess: seen to be faster with one and two."""
 
 
 def _loops() -> Any:

@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -34,6 +34,17 @@ def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
     tree = {**TREE, "view": shared[2:], "transposed": torch.arange(6.0).reshape(2, 3).T, "again": shared}
     checkpoint.write(tmp_path / "deep" / "file", tree)
     assert_same(checkpoint.read(tmp_path / "deep" / "file"), tree)
+
+
+class Named(NamedTuple):
+    first: torch.Tensor
+    count: int
+
+
+def test_a_tuple_with_names_comes_back_as_a_plain_one(tmp_path: Path) -> None:
+    checkpoint.write(tmp_path / "file", {"state": Named(torch.arange(3), 2)})
+    state = checkpoint.read(tmp_path / "file")["state"]
+    assert type(state) is tuple and torch.equal(state[0], torch.arange(3)) and state[1] == 2
 
 
 def test_generator_states_come_back(tmp_path: Path) -> None:

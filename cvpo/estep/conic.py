@@ -58,7 +58,7 @@ class Cvxpy:
 
     def solve(self, problem: DualProblem, warm: DualSolution | None = None) -> DualSolution:
         """Solve every problem of the stack in turn; ``warm`` is not used: an interior-point method starts inside."""
-        check_warm(problem, None)
+        check_warm(problem, warm)
         with torch.no_grad():
             scaled = scale(problem)
             main = main_task(scaled)

@@ -11,11 +11,12 @@ Shapes: μ, σ, Σ w x and Σ w x² [...,B,D], Σ w [...,B,1], the rest [...,B].
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from cvpo.distributions import log_volume, whiten
 
 
 class Moments(NamedTuple):
@@ -31,11 +32,11 @@ class Moments(NamedTuple):
 
 def moments_of(mean0: Tensor, scale0: Tensor, actions: Tensor, weights: Tensor) -> Moments:
     """Those of ``actions`` [...,B,K,D] with ``weights`` [...,B,K]."""
-    x = (actions - mean0.unsqueeze(-2)) / scale0.unsqueeze(-2)
+    x = whiten(scale0, actions - mean0.unsqueeze(-2))
     weighted = weights.unsqueeze(-1) * x
     total, first, second = weights.sum(-1, keepdim=True), weighted.sum(-2), (weighted * x).sum(-2)
-    volume = 2.0 * scale0.log().sum(-1) + mean0.shape[-1] * math.log(2.0 * math.pi)
-    return Moments(mean0, scale0, total, first, second, 0.5 * second.sum(-1) + volume * total.squeeze(-1))
+    rest = 0.5 * second.sum(-1) + 2.0 * log_volume(mean0, scale0) * total.squeeze(-1)
+    return Moments(mean0, scale0, total, first, second, rest)
 
 
 def likelihood(mean: Tensor, scale: Tensor, *given: Tensor) -> Tensor:

@@ -94,6 +94,10 @@ def test_a_warm_start_is_faster_and_failed_entries_of_it_are_ignored(name: str) 
     torch.testing.assert_close(solve(name, stack, broken).weights, cold.weights, atol=1e-6, rtol=0)
     with pytest.raises(ProblemError, match="warm has eta"):
         registry.create(name).solve(draw_problem(10), cold)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_what_is_no_solution_is_no_warm_start(name: str) -> None:
     with pytest.raises(ProblemError, match="warm is of type int; allowed: a DualSolution, or None"):
         registry.create(name).solve(draw_problem(10), 3)
 

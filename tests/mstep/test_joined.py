@@ -42,6 +42,8 @@ def test_a_fit_is_the_same_with_and_without() -> None:
         torch.manual_seed(0)
         policy, obs = Net("diagonal"), torch.randn(64, 3)
         old, old_params, actions, weights = problem(policy, obs)
+        used = projection.joined is not None and projection.joined(old, actions, weights) is not None
+        assert used == (type(projection) is Decoupled)
         fit = Likelihood(iterations=4)
         state = fit.build(policy, projection)
         stats = fit.fit(state, policy, projection, obs, old, old_params, actions, weights)
