@@ -18,8 +18,8 @@ from cvpo.calibration import BY_CRITIC
 from cvpo.config import AgentConfig
 from cvpo.constraint import Constraint
 from cvpo.envs.spaces import ActionDoor, flat_size, flatten
-from cvpo.errors import ConfigError, fitting
-from cvpo.handover import as_rows, check_batch, check_step, finite_rows, require_tensor
+from cvpo.errors import ConfigError, fitting, load_part
+from cvpo.handover import as_rows, check_batch, check_step, finite_rows, require_methods, require_tensor
 from cvpo.inputs import NetworkInputs
 from cvpo.learner import Learner
 from cvpo.statistics import Episode
@@ -63,8 +63,10 @@ class CVPO:
         self.inputs = NetworkInputs(config, observation_space, self.device)
         seen = attrs.evolve(self.spec, obs_size=self.inputs.size)
         self.learner = Learner(config, seen, seed=self.seed, device=self.device, generator=self.generator)
-        self.store = config.buffer.build(self.spec, num_envs, self.device, self.generator)
-        self.source = config.states.build(self.spec, num_envs, self.device, self.generator)
+        given = self.spec, num_envs, self.device, self.generator
+        methods = ("add", "sample", "reprioritise", "__len__")
+        self.store = require_methods("what buffer.build gives", config.buffer.build(*given), methods)
+        self.source = require_methods("what states.build gives", config.states.build(*given), ("add", "select"))
         self.constraint = Constraint(config, self.spec, num_envs, self.device)
         self.estep_batch = config.estep_batch or config.batch_size
         self._by_critic = BY_CRITIC.get(config.limit.measure)
@@ -245,13 +247,15 @@ class CVPO:
             if learner:
                 self._check_own("VectorAgent.load_state_dict(state)")
                 self.learner.load_state_dict(state["learner"])
-            self.constraint.load_state_dict(state["constraint"])
-            self.inputs.load_state_dict(state["normaliser"])
+            load_part(self, "constraint", state["constraint"])
+            load_part(self, "inputs", state["normaliser"])
             for name in ("store", "source"):
                 if name in state:
-                    getattr(self, name).load_state_dict(state[name])
-            self.generator.set_state(state["generator"])
-            self.steps = int(state["steps"])
+                    load_part(self, name, state[name])
+            with fitting("generator"):
+                self.generator.set_state(state["generator"])
+            with fitting("steps"):
+                self.steps = int(state["steps"])
 
     def _check_own(self, allowed: str) -> None:
         """Raises ConfigError where a population has taken the agent over: its optimisers are no longer its own."""

@@ -150,6 +150,8 @@ def make_vector_agent(
     ``num_envs`` environments feed each member. Raises ConfigError as that does, and where there are not P of them.
     """
     cost_limits, kl_epsilon = _listed(cost_limits), _listed(kl_epsilon)
+    if "seed" in given:
+        raise ConfigError(f"make_vector_agent has no option 'seed', found {given['seed']!r}; allowed: seeds")
     if not isinstance(seeds, (Sequence, np.ndarray)):
         raise ConfigError(f"seeds is {seeds!r}; allowed: a sequence of integers >= 0, one for each member")
     limits = list(cost_limits) if isinstance(cost_limits, Sequence) and _nested(cost_limits) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import attrs
@@ -135,10 +136,10 @@ class AgentConfig:
             limits = tuple(map(float, found))
         except (TypeError, ValueError):
             limits = None
-        if limits is None or len(limits) != len(self.cost_limits):
+        if limits is None or len(limits) != len(self.cost_limits) or not all(0.0 <= c < math.inf for c in limits):
             raise ConfigError(
                 f"limit_schedule {type(self.limit_schedule).__name__} gives {found!r} at step {steps}; allowed: a "
-                f"number for each of the {len(self.cost_limits)} cost_limits"
+                f"finite number >= 0 for each of the {len(self.cost_limits)} cost_limits"
             )
         return limits
 

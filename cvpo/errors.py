@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 
 class CvpoError(Exception):
@@ -64,3 +65,9 @@ def fitting(problem: str) -> Iterator[None]:
         raise CheckpointError(f"{problem}: it has no {error}") from error
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise CheckpointError(f"{problem}: {error}") from error
+
+
+def load_part(whole: Any, name: str, state: Any) -> None:
+    """``whole.name`` takes over ``state``. What goes wrong is a CheckpointError that begins with the name."""
+    with fitting(name):
+        getattr(whole, name).load_state_dict(state)

@@ -8,9 +8,11 @@ Shape legend: ``B`` transitions, ``S`` signals, ``O`` observation size, ``D`` ac
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import nn
 
 from cvpo.errors import ConfigError, EnvError
 from cvpo.types import Spec, Transition
@@ -24,6 +26,30 @@ def require_tensor(what: str, value: Any, shape: tuple[int, ...], dtype: torch.d
         raise ConfigError(f"{what} has shape {list(value.shape)}; allowed: {list(shape)}")
     if dtype is not None and value.dtype != dtype:
         raise ConfigError(f"{what} is {value.dtype}; allowed: {dtype}")
+
+
+def require_pair(what: str, value: Any) -> tuple[Any, Any]:
+    """``value``. Raises ConfigError unless it is a tuple of two."""
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise ConfigError(f"{what} is a {type(value).__name__}; allowed: a tuple of the two")
+    return value
+
+
+def require_methods(what: str, value: Any, methods: Iterable[str]) -> Any:
+    """``value``. Raises ConfigError unless it has these methods."""
+    missing = [name for name in methods if not callable(getattr(value, name, None))]
+    if missing:
+        raise ConfigError(
+            f"{what} is a {type(value).__name__}, which has no {' and no '.join(missing)}; allowed: one that has"
+        )
+    return value
+
+
+def require_network(what: str, value: Any) -> nn.Module:
+    """``value``. Raises ConfigError unless it is a network."""
+    if not isinstance(value, nn.Module):
+        raise ConfigError(f"{what} is a {type(value).__name__}; allowed: a torch.nn.Module")
+    return value
 
 
 def require_members(obs: torch.Tensor, population: int) -> None:
@@ -40,8 +66,8 @@ def as_rows(obs: Any, size: int, device: torch.device | None = None) -> torch.Te
         rows = torch.as_tensor(obs, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"obs is {obs!r}: {error}; allowed: numbers [N, {size}]") from error
-    if rows.ndim != 2 or rows.shape[-1] != size:
-        raise ConfigError(f"obs has shape {list(rows.shape)}; allowed: [N, {size}]")
+    if rows.ndim != 2 or rows.shape[-1] != size or not len(rows):
+        raise ConfigError(f"obs has shape {list(rows.shape)}; allowed: [N, {size}], one row at least")
     return rows if device is None else rows.to(device)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cvpo.averages import Averages
 from cvpo.config import AgentConfig
@@ -19,9 +19,10 @@ from cvpo.constraint import Constraint, Constraints
 from cvpo.critics.level import correct_level
 from cvpo.critics.returns import Evaluation
 from cvpo.critics.targets import bootstrap_of
+from cvpo.errors import load_part
 from cvpo.estep import DualProblem, DualSolution
 from cvpo.estep.metrics import expectation_metrics
-from cvpo.handover import require_tensor
+from cvpo.handover import require_network, require_pair, require_tensor
 from cvpo.types import Batch, Spec
 
 NETWORKS = ("policy", "old_policy", "critic", "target_critic")
@@ -54,8 +55,10 @@ class Learner:
         init = torch.Generator().manual_seed(seed)
         sizes = (spec.obs_size, spec.action_size)
         count = {"population": population[0]} if population else {}
-        self.policy: nn.Module = config.policy.build(*sizes, **count, generator=init)
-        self.critic: nn.Module = config.critic.build(*sizes, config.signals, **count, generator=init)
+        policy = config.policy.build(*sizes, **count, generator=init)
+        critic = config.critic.build(*sizes, config.signals, **count, generator=init)
+        self.policy = require_network("what policy.build gives", policy)
+        self.critic = require_network("what critic.build gives", critic)
         # Observations are float32, whatever torch's default is.
         for net in (self.policy, self.critic):
             net.to(device, torch.float32)
@@ -116,7 +119,8 @@ class Learner:
         samples = getattr(target, "shape", ())[self._lead : -2]
         shape = (*self._each.shape, *samples, self.spec.signals, batch.weight.shape[-1])
         require_tensor("targets of the returns", target, shape, batch.obs.dtype)
-        loss, td = config.critic.loss(self.critic, batch, target)
+        found = config.critic.loss(self.critic, batch, target)
+        loss, td = require_pair("what critic.loss gives, the loss and |TD error|,", found)
         require_tensor("the critic's loss", loss, self._each.shape)
         require_tensor("the critic's TD errors", td, batch.weight.shape)
         self.critic_optimiser.zero_grad(set_to_none=True)
@@ -194,9 +198,9 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state of :meth:`state_dict`."""
         for name in (*self.networks, "fit"):
-            getattr(self, name).load_state_dict(state[name])
+            load_part(self, name, state[name])
         # Optimisers keep the tensors that they are given, and change them in place.
-        self.critic_optimiser.load_state_dict(copy.deepcopy(state["critic_optimiser"]))
+        load_part(self, "critic_optimiser", copy.deepcopy(state["critic_optimiser"]))
         saved = state["solution"]
         self.solution = None if saved is None else DualSolution(**saved).to(self._each.device)
         self.updates = int(state["updates"])

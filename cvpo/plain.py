@@ -67,6 +67,11 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(map(_plain, value))
+    if callable(value):
+        raise ConfigError(
+            f"option {getattr(value, '__qualname__', value)!r} is a function, which no file holds; allowed: a name, or "
+            "an instance of an attrs class of a module. An agent with that takes over the state_dict() of this one"
+        )
     return value
 
 

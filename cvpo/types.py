@@ -56,6 +56,8 @@ class Transition:
             if not isinstance(value, Tensor) or tuple(value.shape) != shape:
                 found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
                 raise EnvError(f"transition.{name} is {found}; allowed: a tensor of shape {list(shape)}")
+            if value.requires_grad:
+                raise EnvError(f"transition.{name} requires gradients; allowed: values, as of .detach()")
         for name in ("terminated", "truncated"):
             if getattr(self, name).dtype != torch.bool:
                 raise EnvError(f"transition.{name} is {getattr(self, name).dtype}; allowed: torch.bool")

@@ -132,14 +132,15 @@ class VectorAgent:
             agent.store.reprioritise(own.index, errors)
         return metrics
 
-    def learn(self, total_steps: int, env: Any, *, callback: Any = None, **schedule: Any) -> VectorAgent:
+    def learn(self, total_steps: int, env: Any = None, *, callback: Any = None, **schedule: Any) -> VectorAgent:
         """Collect and update until every member has taken ``total_steps`` more steps; see :func:`cvpo.train.learn`.
 
-        ``env`` has P·n environments, or is a sequence of P with n each.
+        ``env`` has P·n environments, or is a sequence of P with n each; without it, the one that was given to
+        :func:`cvpo.make_vector_agent`.
         """
         from cvpo.train import learn
 
-        learn(self, total_steps, env, callback=callback, **schedule)
+        learn(self, total_steps, self.agents[0].env if env is None else env, callback=callback, **schedule)
         return self
 
     @property

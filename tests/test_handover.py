@@ -33,7 +33,7 @@ class Critic(MLPCritic):
 
     def loss(self, net: Any, batch: Batch, target: torch.Tensor) -> Any:
         loss, td = super().loss(net, batch, target)
-        return {"td": (loss, td.mean()), "loss": (td, td)}.get(self.wrong, (loss, td))
+        return {"td": (loss, td.mean()), "loss": (td, td), "alone": loss}.get(self.wrong, (loss, td))
 
 
 @attrs.frozen
@@ -101,6 +101,10 @@ HIDDEN = SMALL["critic"]["hidden"]
         ({"critic": Critic(HIDDEN, wrong="order")}, "critic's V of next states has shape"),
         ({"critic": Critic(HIDDEN, wrong="td")}, r"critic's TD errors has shape \[\]; allowed: \[32\]"),
         ({"critic": Critic(HIDDEN, wrong="loss")}, r"critic's loss has shape \[32\]; allowed: \[\]"),
+        (
+            {"critic": Critic(HIDDEN, wrong="alone")},
+            "what critic.loss gives, .* is a Tensor; allowed: a tuple of the two",
+        ),
         ({"estep": Solver(wrong="none")}, "weights of the E-step's solution is a NoneType; allowed: a tensor"),
         ({"estep": Solver(wrong="mean")}, r"weights of the E-step's solution has shape \[8\]; allowed: \[32, 8\]"),
         ({"mstep": Projection(wrong="covv")}, r"kl gives \['cov', 'mean'\]; allowed: .*'covv'"),
@@ -117,6 +121,34 @@ def test_a_part_that_hands_over_something_else_is_named(parts: dict[str, Any], m
     agent, _ = line_agent(1, **parts)
     with pytest.raises(ConfigError, match=message):
         agent.learn(60, warmup_steps=40)
+
+
+@attrs.frozen
+class Nothing(UniformBuffer):
+    """Builds nothing."""
+
+    discrete = False
+
+    def evaluate(self) -> None: ...
+
+    def loss(self) -> None: ...
+
+    def build(self, *given: Any, **named: Any) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("critic", "what critic.build gives is a NoneType; allowed: a torch.nn.Module"),
+        ("policy", "what policy.build gives is a NoneType; allowed: a torch.nn.Module"),
+        ("buffer", "what buffer.build gives is a NoneType, which has no add and no sample and no reprioritise"),
+        ("states", "what states.build gives is a NoneType, which has no add and no select; allowed"),
+    ],
+)
+def test_a_part_that_builds_nothing_is_named(part: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        line_agent(1, **{part: Nothing()})
 
 
 @pytest.mark.parametrize("bound", [0.0, -1.0, np.inf, np.nan])
@@ -155,6 +187,14 @@ def test_what_is_finite_in_double_precision_alone_is_not() -> None:
     flags = dict(terminated=torch.tensor([False]), truncated=torch.tensor([False]))
     with pytest.raises(EnvError, match="transition.signals has a non-finite value"):
         agent.observe(Transition(signals=torch.tensor([[0.0], [1e39]], dtype=torch.float64), **step, **flags))
+    assert not len(agent.store)
+
+
+def test_gradients_do_not_go_into_replay() -> None:
+    agent, _ = line_agent(1)
+    obs, flag = torch.zeros(1, 3), torch.tensor([False])
+    with pytest.raises(EnvError, match="transition.obs requires gradients; allowed: values"):
+        agent.observe(Transition(obs.requires_grad_(), torch.zeros(1, 2), torch.zeros(2, 1), obs, flag, flag))
     assert not len(agent.store)
 
 

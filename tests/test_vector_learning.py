@@ -42,6 +42,15 @@ def test_one_environment_feeds_all_members_and_callbacks_see_them():
         vector.learn(10, line(1, num_envs=2))
 
 
+def test_a_population_learns_on_the_environment_that_it_was_made_with():
+    env = line(1, num_envs=2)
+    sizes = {"critic": {"name": "mlp", "hidden": (8,)}, "policy": {"name": "diagonal", "hidden": (8,)}}
+    agent = cvpo.make_vector_agent(
+        env.observation_space, env.action_space, seeds=(0, 1), env=env, cost_limits=1.0, **sizes
+    )
+    assert agent.learn(30).steps == 30 and agent.config.horizon == env.horizon
+
+
 def test_groups_of_environments_are_one_and_resume():
     groups = cvpo.envs.Groups([line(1, seed=p) for p in range(2)])
     alone = [line(1, seed=p) for p in range(2)]

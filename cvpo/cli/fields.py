@@ -37,7 +37,7 @@ def flag_type(hint: Any) -> Any:
 
 def _narrowed(hint: Any) -> Any:
     if typing.get_origin(hint) in (Union, types.UnionType):
-        kept = [part for part in typing.get_args(hint) if _parsable(part)]
+        kept = [part for part in map(_told, typing.get_args(hint)) if _parsable(part)]
         if any(part is not type(None) for part in kept):
             return Union[tuple(kept)]  # noqa: UP007 - a union of a computed list
     return Annotated[
@@ -50,6 +50,14 @@ def _narrowed(hint: Any) -> Any:
             str_from_instance=lambda value: [value if isinstance(value, str) else repr(value)],
         ),
     ]
+
+
+def _told(hint: Any) -> Any:
+    """A sequence of unions as one of what is left of them."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin not in _SEQUENCES or _parsable(hint):
+        return hint
+    return origin[tuple(part if part is Ellipsis else flag_type(part) for part in parts)]
 
 
 def _parsable(hint: Any) -> bool:

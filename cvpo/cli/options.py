@@ -28,7 +28,7 @@ too), and the chosen component has flags for its own options: `cvpo train --este
 the task: `cvpo train --task TASK --help`. Keywords of the environment itself are given as --env.KEY VALUE."""
 
 SEEDS_HELP = (
-    "train runs with these seeds together, in one batched update; their folders are RUN-SEED (none: one run, "
+    "train runs with these seeds together, in one batched update; their folders are RUN-SEED (None: one run, "
     "with --seed)"
 )
 CONFIG_HELP = "JSON file with options, such as the config.json of a run; flags come before it"
@@ -49,10 +49,9 @@ class Choices:
     flags: list[str]
 
 
-def parse(argv: Sequence[str]) -> tuple[dict[str, Any], str | None, tuple[int, ...]]:
-    """Flat options of a run, its folder (None: not given), and the seeds to train together (none: that of the options).
-    Exits with usage on stderr where a flag is wrong, and
-    raises ConfigError for a component or an option of it that does not exist."""
+def parse(argv: Sequence[str]) -> tuple[dict[str, Any], str | None, tuple[int, ...] | None]:
+    """Flat options of a run, its folder, and the seeds to train together (None: not given). Exits with usage on stderr
+    where a flag is wrong, and raises ConfigError for a component or an option of it that does not exist."""
     choices = first_pass(argv)
     parts = {family: part_options(family, choices) for family in FAMILIES}
     parsed: Any = tyro.cli(build_record(choices, parts), args=choices.flags, prog="cvpo train")
@@ -129,7 +128,7 @@ def build_record(choices: Choices, parts: Mapping[str, Mapping[str, Any]]) -> ty
     fields: list[Any] = [
         ("config", option(str | None, CONFIG_HELP), None),
         ("run", option(str | None, "the run folder, new or empty (None: runs/TASK/seed-SEED-TIME)"), None),
-        ("seeds", option(tuple[int, ...], SEEDS_HELP), ()),
+        ("seeds", option(tuple[int, ...] | None, SEEDS_HELP), None),
     ]
     for family, options in parts.items():
         text = f"{FAMILIES[family].family}: {', '.join(FAMILIES[family].names())}"

@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
     """Train in a new run folder, and print the table of its end."""
     options, folder, seeds = parse(argv)
     config = from_options(options)
-    if seeds:
+    if seeds is not None:
         return _together(config, seeds, folder)
     path = default_path(config) if folder is None else Path(folder)
     check_new(path)

@@ -25,10 +25,14 @@ def odd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_targets", {**registry._targets, "odd": Odd})
 
 
-def test_without_flags_the_options_are_the_defaults() -> None:
+def test_without_flags_the_options_are_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     options, folder, seeds = parse([])
-    assert folder is None and seeds == ()
+    assert folder is None and seeds is None
     assert parse(["--seeds", "0", "5"])[2] == (0, 5)
+    assert main(["train", "--seeds"]) == 2
+    assert "seeds are []; allowed: one or more" in capsys.readouterr().err
+    assert parse(["--critic.cost", "max"])[0]["critic"]["cost"] == "max"
+    assert parse(["--critic.cost", "max", "ucb:0.5"])[0]["critic"]["cost"] == ("max", "ucb:0.5")
     config, expected = from_options(options), cvpo.run.configure()
     assert {**config.plain(), **expected.plain()} == config.plain()
     defaults = attrs.fields_dict(AgentConfig)

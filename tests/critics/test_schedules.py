@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import attrs
 import pytest
 import torch
 
@@ -29,6 +32,25 @@ def test_a_wrong_number_of_starts_is_an_error_at_once() -> None:
         line_agent(1, limit_schedule={"name": "linear", "start": (1.0, 2.0)})
     with pytest.raises(ConfigError, match="Linear.start is"):
         critics.schedules.create("linear", start=-1.0)
+
+
+@attrs.frozen
+class Backwards:
+    """Limits that fall below 0 with the steps."""
+
+    first: float = 5.0
+
+    def limits(self, final: tuple[float, ...], step: int) -> tuple[float, ...]:
+        return (self.first - step,)
+
+
+def test_limits_that_are_none_are_an_error() -> None:
+    for first in (-1.0, math.nan, math.inf):
+        with pytest.raises(ConfigError, match="limit_schedule Backwards gives .* at step 0; allowed: a finite number"):
+            line_agent(1, limit_schedule=Backwards(first))
+    agent, _ = line_agent(1, limit_schedule=Backwards())
+    with pytest.raises(ConfigError, match=r"limit_schedule Backwards gives \(-16.0,\) at step 21"):
+        agent.learn(40, warmup_steps=20)
 
 
 def test_the_agent_follows_its_schedule_in_the_steps_of_all_environments() -> None:
