@@ -118,8 +118,8 @@ def _row(memory: np.ndarray, i: int, particles: int) -> Any:
 
 
 @_inlined
-def _tilt(reward: Any, costs: Any, b: int, low: Any, mix: Any, log_prior: Any, z: Any, weights: Any) -> Any:
-    """z/log 2 of state ``b`` less its largest value (with log p), and w times Σ_k; that sum and that value."""
+def _tilt(reward: Any, costs: Any, b: int, low: Any, mix: Any, log_prior: Any, z: Any, weights: Any) -> float:
+    """z/log 2 of state ``b`` less its largest value (with log p), and w times their sum; that value."""
     row, least, by = reward[b], low[0, b], mix[0]
     for k in range(len(z)):
         z[k] = by * (np.float64(row[k]) - least)
@@ -141,38 +141,47 @@ def _tilt(reward: Any, costs: Any, b: int, low: Any, mix: Any, log_prior: Any, z
         for k in range(len(z)):
             weights[k] = _exp2(weights[k] - top)
             z[k] -= top
-    total = 0.0
-    for k in range(len(z)):
-        total += weights[k]
-    return total, top
+    return top
 
 
 @_inlined
-def _gather(costs: Any, b: int, low: Any, weights: Any, over: float, memory: Any, share: float, sums: Any) -> None:
-    """Adds ``share`` of E_w[f] and of the lower half of Cov_w[f] of state ``b`` to ``sums`` [S + S²].
+def _gather(costs: Any, b: int, low: Any, weights: Any, first: Any, means: Any, share: float, sums: Any) -> float:
+    """Adds ``share`` of E_w[f] and of the lower half of Cov_w[f] of state ``b`` to ``sums`` [S + S²]; Σ_k weights.
 
-    f = (row 0 of ``memory``, Q_c), w = ``over`` · ``weights``.
+    f = (``first``, Q_c), w = ``weights`` over their sum; ``means`` [S] is memory to work in.
     """
     count, particles = 1 + len(costs), len(weights)
-    for i in range(count):
-        f = _row(memory, i, particles)
-        if i:
-            row, least = costs[i - 1, b], low[i, b]
-            for k in range(particles):
-                f[k] = np.float64(row[k]) - least
-        mean, square = 0.0, 0.0
+    total, mean, square = 0.0, 0.0, 0.0
+    for k in range(particles):
+        part = weights[k] * first[k]
+        total += weights[k]
+        mean += part
+        square += part * first[k]
+    over = 1.0 / total
+    mean *= over
+    means[0] = mean
+    sums[0] += share * mean
+    sums[count] += share * (over * square - mean * mean)
+    for i in range(1, count):
+        row, least = costs[i - 1, b], low[i, b]
+        mean, square, joint = 0.0, 0.0, 0.0
         for k in range(particles):
-            mean += weights[k] * f[k]
-            square += weights[k] * f[k] * f[k]
+            f = np.float64(row[k]) - least
+            part = weights[k] * f
+            mean += part
+            square += part * f
+            joint += part * first[k]
         mean *= over
-        memory[i, 0] = mean
+        means[i] = mean
         sums[i] += share * mean
         sums[count + count * i + i] += share * (over * square - mean * mean)
-        for j in range(i):
-            other, joint = _row(memory, j, particles), 0.0
+        sums[count + count * i] += share * (over * joint - mean * means[0])
+        for j in range(1, i):
+            other, under, joint = costs[j - 1, b], low[j, b], 0.0
             for k in range(particles):
-                joint += weights[k] * f[k] * other[k]
-            sums[count + count * i + j] += share * (over * joint - mean * memory[j, 0])
+                joint += weights[k] * (np.float64(row[k]) - least) * (np.float64(other[k]) - under)
+            sums[count + count * i + j] += share * (over * joint - mean * means[j])
+    return total
 
 
 @_inlined
@@ -204,8 +213,8 @@ def moments(
     not None, ``found`` [P,B,K]."""
     _, states, particles = q_reward.shape
     count, parts = scale.shape[1], sums.shape[1]
-    memory, share = np.empty((count + 1, particles + 2 * GAP)), 1.0 / states
-    z, weights = _row(memory, 0, particles), _row(memory, count, particles)
+    memory, means, share = np.empty((2, particles + 2 * GAP)), np.empty(count), 1.0 / states
+    z, weights = _row(memory, 0, particles), _row(memory, 1, particles)
     for item in range(start, stop):
         p = which[item // parts]
         costs, least, total = q_cost[p], low[p], sums[p, item % parts]
@@ -215,13 +224,12 @@ def moments(
         units[0] = 1.0
         for b in _states(item, parts, states):
             given = None if log_prior is None else log_prior[p, b]
-            mass, top = _tilt(q_reward[p], costs, b, least, mixed, given, z, weights)
+            total[1] += share * _tilt(q_reward[p], costs, b, least, mixed, given, z, weights)
+            mass = _gather(costs, b, least, weights, z, means, share, total[2:])
             product *= mass
             if product > LARGE:
                 total[0] += share * math.log(product)
                 product = 1.0
-            total[1] += share * top
-            _gather(costs, b, least, weights, 1.0 / mass, memory, share, total[2:])
             if found is not None:
                 over, row = 1.0 / mass, found[p, b]
                 for k in range(particles):
@@ -252,7 +260,10 @@ def weights_at(
         mixed = mix[p] * scale[p]
         for b in _states(item, parts, states):
             given = None if log_prior is None else log_prior[p, b]
-            mass, _ = _tilt(q_reward[p], q_cost[p], b, low[p], mixed, given, z, weights)
+            _tilt(q_reward[p], q_cost[p], b, low[p], mixed, given, z, weights)
+            mass = 0.0
+            for k in range(particles):
+                mass += weights[k]
             over = 1.0 / mass
             for k in range(particles):
                 found[p, b, k] = over * weights[k]
@@ -275,8 +286,8 @@ def read(
     ``prior`` [P,C,S+S²], what :meth:`cvpo.estep.passes.Pass.prior` returns but in the units of the values."""
     _, states, particles = q_reward.shape
     costs, parts, share = q_cost.shape[1], numbers.shape[1], 1.0 / states
-    memory, ones = np.empty((2 + costs, particles + 2 * GAP)), np.ones(1 + costs)
-    f0, mass = _row(memory, 0, particles), _row(memory, 1 + costs, particles)
+    memory, ones, means = np.empty((2, particles + 2 * GAP)), np.ones(1 + costs), np.empty(1 + costs)
+    f0, mass = _row(memory, 0, particles), _row(memory, 1, particles)
     mass[:] = 1.0 / particles
     for item in range(start, stop):
         p = item // parts
@@ -304,7 +315,7 @@ def read(
                         mass[k] = _exp2(log_prior[p, b, k] * PER_LN2)
                 for k in range(particles):
                     f0[k] = np.float64(row[k]) - least
-                _gather(q_cost[p], b, low[p], mass, 1.0, memory, share, prior[p, item % parts])
+                _gather(q_cost[p], b, low[p], mass, f0, means, share, prior[p, item % parts])
         if prior is not None:
             _finish(prior[p, item % parts], ones)
 
