@@ -63,6 +63,9 @@ class Suite:
 #: Ten times the steps for as many updates: what an ablation comes to once learning is over, in minutes a run.
 SPARSE = ("--num-envs", "4", "--updates-per-step", "0.05")
 
+#: The newest policy evaluated, as when these were run.
+NEWEST = ("--policy-average", "0")
+
 CHEETAH = "SafetyHalfCheetahVelocity-v1"
 
 SUITES: dict[str, Suite] = {
@@ -70,10 +73,10 @@ SUITES: dict[str, Suite] = {
     "sprint-discrete": Suite("cvpo/SprintDiscrete-v0", CONSTRAINT, 6_000, (25.0,), 2_000, (30.0, 60.0)),
     "sprint-two-costs": Suite("cvpo/SprintTwoCosts-v0", CONSTRAINT, 6_000, (25.0, 5.0), 2_000, (30.0, 60.0)),
     "velocity": Suite("SafetyHopperVelocity-v1", CONSTRAINT, 20_000, (25.0,), 5_000, (300.0, 1_000.0)),
-    "half-cheetah-short": Suite(CHEETAH, CONSTRAINT, 40_000, (25.0,), 10_000, (1_000.0, 1_800.0)),
+    "half-cheetah-short": Suite(CHEETAH, CONSTRAINT, 60_000, (25.0,), 15_000, (1_000.0, 1_800.0)),
     "car-circle": Suite("SafetyCarCircle-v0", PRESET, 350_000, (10.0,), 10_000, (330.0, 400.0, 430.0)),
     "car-circle-long": Suite("SafetyCarCircle-v0", PRESET, 200_000, (10.0,), 10_000, (330.0, 400.0, 430.0)),
-    "half-cheetah": Suite(CHEETAH, PRESET, 1_000_000, (25.0,), 20_000, (1_800.0, 2_700.0)),
+    "half-cheetah": Suite(CHEETAH, PRESET, 1_000_000, (25.0,), 20_000, (1_800.0, 2_700.0), NEWEST),
     "point-circle": Suite("SafetyPointCircle1-v0", PRESET, 500_000, (25.0,), 50_000, (25.0, 50.0)),
     "point-goal": Suite("SafetyPointGoal1-v0", PRESET, 1_000_000, (25.0,), 50_000, (10.0, 15.0)),
     "ant": Suite("SafetyAntVelocity-v1", PRESET, 1_000_000, (25.0,), 25_000, (1_000.0, 2_000.0)),
