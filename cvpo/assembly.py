@@ -85,7 +85,7 @@ def make_agent(
     gamma: float = _OPTIONS["gamma"],
     horizon: int | None = None,
     env: Any = None,
-    num_envs: int = 1,
+    num_envs: int | None = None,
     seed: int = 0,
     device: str = "cpu",
     **options: Any,
@@ -94,8 +94,9 @@ def make_agent(
 
     Each part is a name (``"newton"``), a name with options (``{"name": "newton", "max_iter": 50}``), a path
     (``"my_package:MySolver"``) or an instance. ``cost_limits`` has one number for each cost (none: plain MPO) in units
-    of ``limit_kind``; ``horizon`` is the episode length in steps, taken from ``env`` where one is given. ``options``
-    are further fields of :class:`cvpo.AgentConfig`. ``env`` (optional) is what :meth:`CVPO.learn` trains on.
+    of ``limit_kind``; ``options`` are further fields of :class:`cvpo.AgentConfig`. ``env`` (optional) is what
+    :meth:`CVPO.learn` trains on; from it are taken ``horizon``, the episode length in steps, and ``num_envs``, how many
+    environments feed the agent (without it 1), where they are not given.
     Raises ConfigError naming the part, field or option that cannot be used, EnvError for an unsupported space.
     """
     given = dict(
@@ -124,10 +125,10 @@ def make_agent(
             raise ConfigError(f"make_agent has no option {option!r}; {suggest(option, _OPTIONS)}")
     if isinstance(env, str):
         raise ConfigError(f"env is {env!r}; allowed: an environment, such as cvpo.envs.make({env!r}), or None")
-    if horizon is None and env is not None:
-        first = env[0] if isinstance(env, (list, tuple)) and env else env
-        spec = getattr(first, "spec", None)
-        horizon = first.horizon if isinstance(first, VectorEnv) else getattr(spec, "max_episode_steps", None)
+    if horizon is None:
+        horizon = _horizon_of(env)
+    if num_envs is None:
+        num_envs = _count(env)
     config = AgentConfig(
         **parts, cost_limits=cost_limits, limit_kind=limit_kind, gamma=gamma, horizon=horizon, **options
     )
@@ -146,8 +147,9 @@ def make_vector_agent(
     """P CVPO agents, one for each of ``seeds``, that are trained in one batched update.
 
     ``cost_limits`` as for :func:`make_agent`, the same for all; or a sequence of P such sequences, one for each member:
-    ``[(5.0,), (10.0,)]``. ``kl_epsilon``: one for all, or P of them. Everything else is as for :func:`make_agent`;
-    ``num_envs`` environments feed each member. Raises ConfigError as that does, and where there are not P of them.
+    ``[(5.0,), (10.0,)]``. ``kl_epsilon``: one for all, or P of them. ``num_envs`` environments feed each member: where
+    that is not given, a member's share of those of ``env``. Everything else is as for :func:`make_agent`. Raises
+    ConfigError as that does, and where there are not P of them.
     """
     cost_limits, kl_epsilon = _listed(cost_limits), _listed(kl_epsilon)
     if "seed" in given:
@@ -163,6 +165,8 @@ def make_vector_agent(
         raise ConfigError("seeds is empty; allowed: one for each member, at least one")
     agents = []
     parts = dict(given)
+    if parts.get("num_envs") is None:
+        parts["num_envs"] = max(1, _count(parts.get("env")) // len(seeds))
     for index, seed in enumerate(seeds):
         own = dict(cost_limits=limits[index] if limits is not None else cost_limits, seed=seed)
         if kl_epsilon is not None:
@@ -171,6 +175,19 @@ def make_vector_agent(
         # Instances: components without an equality of their own are then the same ones in every member.
         parts.update({name: getattr(agents[0].config, name) for name in FAMILIES})
     return VectorAgent(agents)
+
+
+def _horizon_of(env: Any) -> int | None:
+    """The episode length of an environment, or of the first of several, if it says so."""
+    first = env[0] if isinstance(env, (list, tuple)) and env else env
+    if isinstance(first, VectorEnv):
+        return first.horizon
+    return getattr(getattr(first, "spec", None), "max_episode_steps", None)
+
+
+def _count(env: Any) -> int:
+    """How many environments it is."""
+    return sum(map(_count, env)) if isinstance(env, (list, tuple)) else getattr(env, "num_envs", 1)
 
 
 def _listed(value: Any) -> Any:

@@ -12,6 +12,7 @@ import torch
 
 import cvpo
 from cvpo.errors import ConfigError
+from tests.fakes import Line
 from tests.populations import check_equal, line, population
 
 
@@ -49,6 +50,11 @@ def test_a_population_learns_on_the_environment_that_it_was_made_with():
         env.observation_space, env.action_space, seeds=(0, 1), env=env, cost_limits=1.0, **sizes
     )
     assert agent.learn(30).steps == 30 and agent.config.horizon == env.horizon
+    single = cvpo.make_agent(env.observation_space, env.action_space, env=env, cost_limits=1.0, **sizes)
+    assert single.num_envs == 2 and single.learn(30).steps == 30
+    several = [Line(1), Line(1)]
+    of_two = cvpo.make_agent(env.observation_space, env.action_space, env=several, cost_limits=1.0, horizon=20, **sizes)
+    assert of_two.num_envs == 2
 
 
 def test_groups_of_environments_are_one_and_resume():
