@@ -19,6 +19,7 @@ from cvpo.constraint import Constraint, Constraints
 from cvpo.critics.level import correct_level
 from cvpo.critics.returns import Evaluation
 from cvpo.critics.targets import bootstrap_of
+from cvpo.distributions.protocol import check_network
 from cvpo.errors import load_part
 from cvpo.estep import DualProblem, DualSolution
 from cvpo.estep.metrics import expectation_metrics
@@ -62,6 +63,8 @@ class Learner:
         # Observations are float32, whatever torch's default is.
         for net in (self.policy, self.critic):
             net.to(device, torch.float32)
+        many = population[0] if population else 1
+        check_network(self.policy, *sizes, discrete=config.policy.discrete, population=many)
         self.averages = Averages(config, self.policy, self.critic)
         self.old_policy, self.target_critic = self.averages.old_policy, self.averages.target_critic
         self.mean_policy = self.averages.mean_policy

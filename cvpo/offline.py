@@ -94,7 +94,8 @@ def _check(agent: CVPO, data: Dataset, steps: int) -> None:
     )
     for what, ours, theirs in pairs:
         if ours != theirs:
-            raise ConfigError(f"the agent was made for {ours} {what}, the data set has {theirs}")
+            hint = "; allowed without cost limits: dsrl.read(path, costs=False)" if "costs" in what and not ours else ""
+            raise ConfigError(f"the agent was made for {ours} {what}, the data set has {theirs}{hint}")
     for name, value in attrs.asdict(data).items():
         length = value.shape[-1] if name == "signals" else len(value)
         if length != len(data):

@@ -57,20 +57,25 @@ def findable(family: str, component: Any) -> str:
 def options_of(component: Any) -> dict[str, Any]:
     """The fields of an attrs instance by the names that its class takes, in plain values."""
     fields = attrs.fields(type(component)) if attrs.has(type(component)) else ()
-    return {field.alias: _plain(getattr(component, field.name)) for field in fields if field.init}
+    name = type(component).__name__
+    return {
+        field.alias: _plain(getattr(component, field.name), f"{name}.{field.alias}") for field in fields if field.init
+    }
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, what: str) -> Any:
+    """The plain value of ``what``. Raises ConfigError for a function, which has none."""
     if attrs.has(type(value)):
         return {INSIDE: findable("option", value), "options": options_of(value)}
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(item, what) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(map(_plain, value))
+        return type(value)(_plain(item, what) for item in value)
     if callable(value):
+        found = getattr(value, "__qualname__", value)
         raise ConfigError(
-            f"option {getattr(value, '__qualname__', value)!r} is a function, which no file holds; allowed: a name, or "
-            "an instance of an attrs class of a module. An agent with that takes over the state_dict() of this one"
+            f"{what} is the function {found}, which no file holds; allowed: a name, or an instance of an attrs class of a "
+            "module. An agent with that takes over the state_dict() of this one"
         )
     return value
 

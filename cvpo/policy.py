@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import attrs
 import torch
@@ -23,7 +23,27 @@ registry = Registry(
         "cholesky": "cvpo.policy:CholeskyPolicy",
         "categorical": "cvpo.policy:CategoricalPolicy",
     },
+    group="cvpo.policies",
 )
+
+
+class Policy(Protocol):
+    """``π(a|s)``: a frozen configuration that builds a network from observations to a distribution over actions.
+
+    ``discrete`` says for which actions: False for a :class:`~cvpo.distributions.Gaussian` over the policy's own
+    actions, in [-1, 1] in each dimension; True for a :class:`~cvpo.distributions.Categorical` over one-hot ones. The
+    agent owns the network, its old copy and its optimiser.
+    """
+
+    @property
+    def discrete(self) -> bool: ...
+
+    def build(
+        self, obs_size: int, action_size: int, population: int = 1, generator: torch.Generator | None = None
+    ) -> nn.Module:
+        """A new network, float32 on the CPU, its parameters drawn with ``generator``: observations [...,B,O] to a
+        distribution over actions [...,B,D]. ``population`` > 1 gives every parameter, and both, a leading axis P."""
+        ...
 
 
 @attrs.frozen

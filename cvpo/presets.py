@@ -80,8 +80,8 @@ VELOCITY: dict[str, Any] = {
 #: Not for the hopper, whose episodes end with the fall: of six with these and four environments, one stood after 30 000
 #: steps (benchmarks/results/tuning.jsonl). An average is handed over: where policies come to the speed that costs,
 #: updates move the mode across the limit and back. Seeds 130 to 133, 80 000 steps: from 40 000 on the mode of the
-#: newest policy cost 16.9 with a deviation of 58, three evaluations of 36 over the limit of 25, one at 355; that of an
-#: average over the last tenth of the updates 7.1 and 9.3, three over it at 29 to 32, none after 50 000.
+#: newest policy cost 16.9 with a deviation of 59, three evaluations of 36 over the limit of 25, one at 355; that of an
+#: average over the last tenth of the updates 7.1 and 9.4, three over it at 29 to 32, none after 50 000.
 RUNNER: dict[str, Any] = {
     **VELOCITY,
     "critic": {"name": "mlp", "hidden": (128, 128), "cost": "mean", "layer_norm": True},

@@ -218,7 +218,8 @@ def check_fit(agent: Any, env: Any) -> None:
     )
     for what, ours, theirs in pairs:
         if ours != theirs:
+            hint = ", or an environment of cvpo.envs.make(..., cost_keys=())" if "cost" in what and not ours else ""
             raise ConfigError(
-                f"the agent was made for {ours} {what}, the environment {env.task} has {theirs}; allowed: as many"
+                f"the agent was made for {ours} {what}, the environment {env.task} has {theirs}; allowed: as many{hint}"
             )
     check_spaces(agent, env)

@@ -85,6 +85,16 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ConfigError,
         r"obs has shape \[0, 3\]; allowed: .* one row",
     ),
+    "vector env": (
+        lambda: make(gymnasium.vector.SyncVectorEnv([Line, Line]), horizon=20),
+        ConfigError,
+        r"task is a SyncVectorEnv, which is many at once; allowed: make\(task, num_envs=",
+    ),
+    "costs without limits": (
+        lambda: line_agent(0)[0].learn(5, env=make(Line, horizon=20)),
+        ConfigError,
+        r"made for 0 costs .*, the environment .* has 1; .* cost_keys=\(\)",
+    ),
     "a dict": (lambda: line_agent()[0].observe({}), ConfigError, "transition is a dict; allowed: a cvpo.Transition"),
     "nan": (lambda: line_agent()[0].act(np.full((1, 3), np.nan)), EnvError, "obs has non-finite values"),
     "empty state": (lambda: line_agent()[0].load_state_dict({}), CheckpointError, "does not fit.*it has no 'learner'"),

@@ -123,9 +123,19 @@ def test_a_data_set_made_by_hand_is_looked_at_too(tmp_path, arrays) -> None:
     assert not len(agent.store)
 
 
+def test_costs_may_be_left_out_and_need_not_be_there(tmp_path, arrays) -> None:
+    without = {key: value for key, value in arrays.items() if key != "costs"}
+    for index, given in enumerate((arrays, without)):
+        data = read(write(tmp_path / f"{index}.hdf5", given), costs=False)
+        agent, _ = line_agent(0)
+        assert data.signals.shape == (1, len(data)) and fill(agent, data) == len(data)
+        np.testing.assert_array_equal(data.signals[0], arrays["rewards"].astype(np.float32))
+        agent.update()
+
+
 def test_errors_name_what_is_wrong(tmp_path, arrays, monkeypatch) -> None:
     without = {key: value for key, value in arrays.items() if key != "costs"}
-    with pytest.raises(ConfigError, match="has no costs; found"):
+    with pytest.raises(ConfigError, match="has no costs; found .*, or costs=False"):
         read(write(tmp_path / "a.hdf5", without))
     with pytest.raises(ConfigError, match="arrays of lengths"):
         read(write(tmp_path / "b.hdf5", {**arrays, "rewards": arrays["rewards"][:-1]}))
@@ -154,6 +164,8 @@ def test_errors_name_what_is_wrong(tmp_path, arrays, monkeypatch) -> None:
     agent, _ = line_agent(2)
     with pytest.raises(ConfigError, match="made for 2 costs .* the data set has 1"):
         fill(agent, read(write(tmp_path / "d.hdf5", arrays)))
+    with pytest.raises(ConfigError, match=r"made for 0 costs .* has 1; allowed .* dsrl.read\(path, costs=False\)"):
+        fill(line_agent(0)[0], read(write(tmp_path / "d.hdf5", arrays)))
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(DependencyError, match=r"pip install 'cvpo\[offline\]'"):
         read(tmp_path / "d.hdf5")

@@ -30,20 +30,24 @@ class Dataset:
         return len(self.obs)
 
 
-def read(path: str | os.PathLike[str]) -> Dataset:
+def read(path: str | os.PathLike[str], *, costs: bool = True) -> Dataset:
     """The transitions in an HDF5 file with the keys of DSRL: observations, next_observations [n,O], actions [n,D] (or
-    [n] for discrete ones), rewards [n], costs [n] or [n,M], terminals, timeouts [n].
+    [n] for discrete ones), rewards [n], costs [n] or [n,M], terminals, timeouts [n]. Without ``costs`` these are left
+    out, for an agent without cost limits, and need not be there.
 
     Raises ConfigError where the file cannot be read, lacks a key, has arrays of other lengths or values that are not
     finite, DependencyError without h5py. Source: Liu et al. (2023), arXiv 2306.09303.
     """
+    keys = [key for key in KEYS if costs or key != "costs"]
     h5py = require("h5py", "a data set in HDF5", "offline")
     try:
         with h5py.File(path, "r") as file:
-            missing = [key for key in KEYS if key not in file]
+            missing = [key for key in keys if key not in file]
             if missing:
-                raise ConfigError(f"{path} has no {', '.join(missing)}; found {sorted(file)}; allowed: all of {KEYS}")
-            arrays = {key: np.asarray(file[key]) for key in KEYS}
+                hint = ", or costs=False" if "costs" in missing else ""
+                found = f"{path} has no {', '.join(missing)}; found {sorted(file)}"
+                raise ConfigError(f"{found}; allowed: all of {KEYS}{hint}")
+            arrays = {key: np.asarray(file[key]) for key in keys}
     except OSError as error:
         raise ConfigError(f"{path} cannot be read as HDF5: {error}") from error
     for key, array in arrays.items():
@@ -69,7 +73,7 @@ def read(path: str | os.PathLike[str]) -> Dataset:
     return Dataset(
         obs=tables["observations"],
         actions=tables["actions"],
-        signals=np.concatenate([tables["rewards"], tables["costs"]], axis=1).T,
+        signals=np.concatenate([tables[key] for key in ("rewards", "costs") if key in tables], axis=1).T,
         next_obs=tables["next_observations"],
         terminated=tables["terminals"][:, 0] != 0,
         truncated=tables["timeouts"][:, 0] != 0,

@@ -17,7 +17,7 @@ def main(argv: list[str]) -> int:
 
 
 def _check(
-    family: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help="family: estep, mstep, critic or buffer")],
+    family: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help="family: estep, mstep, policy, critic or buffer")],
     component: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help='name, or "package.module:Class"')],
     options: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(help="its options, as KEY=VALUE")] = (),
     examples: Annotated[int | None, tyro.conf.arg(help="problems to draw for each property, 100 by default")] = None,

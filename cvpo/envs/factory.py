@@ -46,6 +46,11 @@ def make(
     sources = [Source(each, horizon, options) for each in tasks]
     num_envs = len(sources)
     for source in sources:
+        if isinstance(source.task, gymnasium.vector.VectorEnv):
+            raise ConfigError(
+                f"task is a {type(source.task).__name__}, which is many at once; allowed: make(task, num_envs=...), or "
+                "a list of single gymnasium.Env"
+            )
         if not (isinstance(source.task, (str, gymnasium.Env)) or callable(source.task)):
             raise ConfigError(
                 f"task is a {type(source.task).__name__}; allowed: a name, a function that returns a gymnasium.Env, or "

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cvpo.distributions.gaussian import diagonal
+from cvpo.distributions.protocol import check_values
 from cvpo.errors import ProblemError
 
 
@@ -40,15 +40,6 @@ def check_particles(old: Any, actions: Tensor | None, weights: Tensor) -> None:
         return
     if not bool((torch.isfinite(weights) & (weights >= 0)).all()) or not bool((weights.sum(-1) > 0).all()):
         raise ProblemError("weights are negative, not finite, or all 0 in a state; allowed: at least 0, with a sum > 0")
-    # A mode of categories is one-hot whatever the logits are.
-    finite = torch.isfinite(old.mode if old.kind == "gaussian" else torch.logsumexp(old.logits, -1))
-    if not bool(finite.all()):
-        raise ProblemError("the old policy is not finite; allowed: finite parameters")
-    if old.kind == "gaussian":
-        deviations = diagonal(old.scale, old.mode)
-        if not bool((torch.isfinite(deviations) & (deviations > 0)).all()):
-            raise ProblemError("the old policy has deviations of 0 or less, or not finite; allowed: > 0")
-        if not old.is_diagonal and not bool((torch.isfinite(old.scale) & (old.scale == old.scale.tril())).all()):
-            raise ProblemError("the old policy has no Cholesky factor; allowed: finite, with 0 above the diagonal")
+    check_values(old, "the old policy")
     if actions is not None and not bool(torch.isfinite(actions).all()):
         raise ProblemError("actions are not finite; allowed: finite values")

@@ -168,7 +168,9 @@ def finish(
     with torch.no_grad():
         before = measure() if fitted is None else fitted
         early = before.device.type == "cpu"
-        t, ratios = guard(measure, state.params, tuple(old_params), before, early)
+        # A step on a loss that is not finite may look like any other.
+        sound = loss.detach().isfinite()
+        t, ratios = guard(measure, state.params, tuple(old_params), before, early, sound)
         if ratios is not before:
             # The guard had something to do, which may have been a step that is not finite.
             state.forget_nonfinite()

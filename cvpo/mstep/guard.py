@@ -29,6 +29,7 @@ def guard(
     old_params: tuple[Tensor, ...],
     ratios: Tensor,
     early: bool,
+    sound: Tensor | bool = True,
 ) -> tuple[Tensor, Tensor]:
     """θ ← θ_old + t(θ − θ_old) in place, t = 1 where every KL/ε <= 1, else t < 1 with the largest KL/ε in [0.9, 1].
 
@@ -38,14 +39,14 @@ def guard(
     A fixed number of probes shrinks the bracket of t, and the largest t seen inside is kept. ``early`` allows a look at
     the result on the way: nothing is done where all is inside, and the search stops when it is close. That costs
     nothing on a CPU; without it the same search runs masked, with no host synchronisation and the same result.
-    Non-finite parameters fall back to θ_old.
+    Non-finite parameters fall back to θ_old, and so does all of it where the step is not ``sound`` [*population].
     """
     worst = ratios.amax(-1)
-    inside = worst <= 1.0
+    inside = (worst <= 1.0) & sound
     if early and bool(inside.all()):
         return torch.ones_like(worst), ratios
     lead = worst.ndim
-    finite = torch.stack([p.isfinite().flatten(lead).all(-1) for p in params]).all(0)
+    finite = torch.stack([p.isfinite().flatten(lead).all(-1) for p in params]).all(0) & sound
     fitted = [torch.where(spread(finite, p), p, o) for p, o in zip(params, old_params, strict=True)]
 
     def move(t: Tensor) -> None:

@@ -18,6 +18,7 @@ from cvpo.testing.buffer import buffer_checks, check_buffer
 from cvpo.testing.critic import check_critic, critic_checks
 from cvpo.testing.estep import check_estep_solver, estep_checks
 from cvpo.testing.gaussians import categoricals, gaussians, projection_problems
+from cvpo.testing.policy import check_policy, policy_checks
 from cvpo.testing.problems import dual_problems, edge_cases
 from cvpo.testing.projection import check_projection, projection_checks
 from cvpo.testing.transitions import transitions
@@ -28,6 +29,7 @@ __all__ = [
     "check_buffer",
     "check_critic",
     "check_estep_solver",
+    "check_policy",
     "check_projection",
     "dual_problems",
     "edge_cases",
@@ -41,6 +43,7 @@ __all__ = [
 CONTRACTS: dict[str, Callable[..., Iterable[tuple[str, Callable[[], None]]]]] = {
     "estep": estep_checks,
     "mstep": projection_checks,
+    "policy": policy_checks,
     "critic": critic_checks,
     "buffer": buffer_checks,
 }

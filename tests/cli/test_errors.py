@@ -68,7 +68,7 @@ def test_a_limit_of_a_configuration_file_may_be_a_number(tmp_path: Path) -> None
         ("plot nowhere", 1, ["nowhere is not a run folder"]),
         ("list estp", 2, ["did you mean 'estep'"]),
         ("check estp newton", 2, ["did you mean 'estep'"]),
-        ("check policy diagonal", 2, ["no property tests for 'policy'", "estep", "mstep", "critic", "buffer"]),
+        ("check limit q", 2, ["no property tests for 'limit'", "estep", "mstep", "policy", "critic", "buffer"]),
         ("check estep newton max_iter", 2, ["KEY=VALUE"]),
         ("train --estep nowhere:Solver", 2, ["nowhere"]),
         ("train --buffer tests.test_custom:NewestFirst", 2, ["buffer builds a", "has no state_dict"]),

@@ -9,6 +9,8 @@ import torch
 from cvpo import mstep
 from cvpo.distributions import Gaussian
 from cvpo.errors import ConfigError
+from cvpo.mstep import guard
+from cvpo.mstep.decoupled import Decoupled
 from tests.mstep.helpers import Net, Table, problem
 
 CASES = [("decoupled", "diagonal"), ("decoupled", "cholesky"), ("full", "cholesky"), ("full", "categorical")]
@@ -105,6 +107,30 @@ def test_a_non_finite_step_is_visible_and_leaves_the_old_policy_which_learns_on(
     stats = fit.fit(state, policy, projection, obs, old, before, actions, weights)
     assert torch.isfinite(stats["loss"]) and float(stats["guard_t"]) > 0.0 and bool(state.alpha.isfinite().all())
     assert not any(torch.equal(p, o) for p, o in zip(policy.parameters(), before, strict=True))
+
+
+@attrs.frozen
+class Lost(Decoupled):
+    """An objective that is not a number, with gradients that are."""
+
+    def objective(self, old, new, actions, weights):
+        return super().objective(old, new, actions, weights) + torch.nan
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_step_on_a_loss_that_is_not_finite_is_taken_back_though_it_looks_like_any_other(monkeypatch, early) -> None:
+    torch.manual_seed(0)
+    policy, obs = Net("diagonal"), torch.randn(8, 3)
+    fit = mstep.fits.create("likelihood", iterations=3)
+    old, old_params, actions, weights = problem(policy, obs)
+    before = [p.detach().clone() for p in policy.parameters()]
+    look = guard.guard
+    monkeypatch.setattr("cvpo.mstep.fit.guard", lambda *given: look(*given[:4], early, *given[5:]))
+    for projection, stays in ((Lost(), True), (Decoupled(), False)):
+        state = fit.build(policy, projection)
+        stats = fit.fit(state, policy, projection, obs, old, old_params, actions, weights)
+        assert bool(stats["loss"].isfinite()) is not stays and bool(stats["guard_t"] == 0.0) is stays
+        assert all(torch.equal(p, o) is stays for p, o in zip(policy.parameters(), before, strict=True))
 
 
 @attrs.frozen

@@ -83,7 +83,7 @@ def test_what_cannot_be_used_is_named(options: dict[str, Any], message: str) -> 
         ({"gamma": 1.0}, "gamma is 1.0"),
         ({"task": "cvpo/Sprnt-v0"}, "did you mean 'cvpo/Sprint-v0'"),
         ({"env": {"colour": 1}}, "colour"),
-        ({"critic": {"name": "mlp", "reward": max}}, "critic cannot be written to config.json"),
+        ({"critic": {"name": "mlp", "reward": max}}, "MLPCritic.reward is the function max, which no file holds"),
         ({"policy": "categorical"}, "policy CategoricalPolicy does not fit"),
         ({"device": "cuda"}, "no CUDA device"),
     ],

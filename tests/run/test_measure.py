@@ -38,6 +38,7 @@ def test_a_row_says_where_nothing_is_learned() -> None:
     well = {"critic/loss": 0.5, "estep/infeasible": 1.0, "estep/nonfinite": 0.2, "estep/backend_error": 0.2}
     assert troubles(well) == {} == troubles({"train/return": None})
     assert "critic/loss is nan" in troubles({"critic/loss": math.nan})["critic"]
+    assert "mstep/loss is inf" in troubles({"mstep/loss": math.inf})["mstep"]
     assert "80% of the E-steps have no solution" in troubles({**well, "estep/nonfinite": 0.6})["estep"]
 
 
