@@ -74,8 +74,8 @@ def _plain(value: Any, what: str) -> Any:
     if callable(value):
         found = getattr(value, "__qualname__", value)
         raise ConfigError(
-            f"{what} is the function {found}, which no file holds; allowed: a name, or an instance of an attrs class of "
-            "a module. An agent with that takes over the state_dict() of this one"
+            f"{what} is the function {found}, which no file holds; allowed: a name, or an instance of an attrs class "
+            "of a module. An agent with that takes over the state_dict() of this one"
         )
     return value
 
