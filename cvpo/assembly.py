@@ -186,8 +186,10 @@ def _horizon_of(env: Any) -> int | None:
 
 
 def _count(env: Any) -> int:
-    """How many environments it is."""
-    return sum(map(_count, env)) if isinstance(env, (list, tuple)) else getattr(env, "num_envs", 1)
+    """How many environments it is; where there is none, one is to come."""
+    if isinstance(env, (list, tuple)):
+        return sum(map(_count, env))
+    return env.num_envs if isinstance(env, VectorEnv) else 1
 
 
 def _listed(value: Any) -> Any:

@@ -31,13 +31,14 @@ def check_network(net: nn.Module, obs_size: int, action_size: int, *, discrete: 
     finally:
         net.train(training)
     what = f"what the policy's network gives is a {type(found).__module__}.{type(found).__qualname__}"
-    missing = [name for name in ("kind", "mode") if not hasattr(found, name)]
-    missing += [name for name in ("sample", "log_prob", "entropy") if not callable(getattr(found, name, None))]
+    kind = "categorical" if discrete else "gaussian"
+    if getattr(found, "kind", kind) != kind:
+        raise ConfigError(f"{what} of the kind {found.kind!r}; allowed for these actions: {kind!r}, as of {ALLOWED}")
+    parameters = ("logits",) if discrete else ("mean", "scale")
+    needed = ("kind", "mode", "sample", "log_prob", "entropy", *parameters)
+    missing = [name for name in needed if not hasattr(found, name)]
     if missing:
         raise ConfigError(f"{what}, which has no {' and no '.join(missing)}; allowed: {ALLOWED}")
-    kind = "categorical" if discrete else "gaussian"
-    if found.kind != kind:
-        raise ConfigError(f"{what} of the kind {found.kind!r}; allowed for these actions: {kind!r}, as of {ALLOWED}")
     shape = (*obs.shape[:-1], action_size)
     if found.mode.shape != shape:
         given = f"{list(found.mode.shape)} for observations {list(obs.shape)}"
