@@ -4,7 +4,7 @@
 
 For every registered buffer: ``add`` of 1024 parallel transitions, ``sample`` of 256, and ``reprioritise`` of 256, on a
 full store of 2^20 transitions with 17-dimensional observations, 6-dimensional actions and one cost, on one thread. One
-JSON line a buffer goes to ``benchmarks/results/buffers.jsonl``: medians and tenth and ninetieth percentiles in
+JSON line a buffer goes to ``benchmarks/results/buffers.jsonl``, for each kind of processor: medians and tenth and ninetieth percentiles in
 microseconds, bytes of the store, versions, the load of the machine, which should be near 0, and, as a measure of its
 speed, one evaluation of the E-step dual (B=256, K=64) with its gradient in NumPy.
 """
@@ -85,6 +85,15 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
     }
 
 
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Put ``rows`` into the file, beside those of other kinds of processor: memory decides here, and differs most."""
+    path.parent.mkdir(exist_ok=True)
+    before = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    processor = rows[0]["versions"]["processor"]
+    kept = [row for row in before if row["versions"]["processor"] != processor]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*kept, *rows]))
+
+
 def main(argv: Iterable[str] | None = None) -> None:
     """Measure every registered buffer and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -92,8 +101,7 @@ def main(argv: Iterable[str] | None = None) -> None:
     arguments = parser.parse_args(None if argv is None else list(argv))
     torch.set_num_threads(1)
     rows = [measure(name, arguments.repeats) for name in buffers.registry]
-    TARGET.parent.mkdir(exist_ok=True)
-    TARGET.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write(TARGET, rows)
     for row in rows:
         print({key: row[key] for key in ("buffer", "add_us", "sample_us", "reprioritise_us", "numpy_dual_us", "bytes")})
 

@@ -106,7 +106,8 @@ def buffer_goals(results: Path) -> Iterator[Line]:
             scaled = f"{found['median'] * speed:.0f} at that machine's speed"
             measured = f"{_spread(found, 'p10', 'p90')} µs; {scaled}"
             reached = _word(found["median"] < BUFFER_GOAL)
-            yield Line(f"{row['buffer']}: {what}", f"under {BUFFER_GOAL:g} µs", measured, reached, row["command"])
+            what = f"{row['buffer']}: {what}, {row['versions']['processor']}"
+            yield Line(what, f"under {BUFFER_GOAL:g} µs", measured, reached, row["command"])
 
 
 def _ratios(what: str, rows: list[Row], name: str, needed: float | None) -> Iterator[Line]:

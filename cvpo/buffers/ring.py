@@ -74,7 +74,8 @@ class Ring:
         """Write one row [N,...] of every field. Raises ConfigError for other shapes: nothing is broadcast."""
         for name, shape in self._shapes.items():
             self._check(name, values[name], shape)
-        row = [values[name].view(self.num_envs, width) for name, width in self._widths.items()]
+        # Of numbers of one type that lie as they are written: for anything else torch joins them in twice the time.
+        row = [values[name].float().contiguous().view(self.num_envs, width) for name, width in self._widths.items()]
         if self._pinned:
             row = [part.to(self.home) for part in row]
         torch.cat(row, dim=-1, out=self._rows[self.head])

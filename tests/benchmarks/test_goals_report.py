@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import goals_report
+from benchmarks import buffers, goals_report
 
 
 def write_rows(path: Path, *rows: dict[str, Any]) -> None:
@@ -44,7 +44,8 @@ def test_each_goal_stands_beside_what_was_measured(tmp_path: Path) -> None:
     write_rows(tmp_path / "population.jsonl", eight, eight | {"population": 4})
     spread = {"p10": 60.0, "median": 90.0, "p90": 200.0}
     buffer = {"buffer": "mine", "envs": 4, "batch": 2, "add_us": spread, "sample_us": spread | {"median": 120.0}}
-    write_rows(tmp_path / "buffers.jsonl", buffer | {"numpy_dual_us": {"median": 270.0}, "command": "buffers"})
+    about = {"numpy_dual_us": {"median": 270.0}, "command": "buffers", "versions": {"processor": "A CPU"}}
+    write_rows(tmp_path / "buffers.jsonl", buffer | about)
     found = table(tmp_path)
     assert found["newton against another; B=1"] == [
         "at least 3 times faster",
@@ -61,8 +62,15 @@ def test_each_goal_stands_beside_what_was_measured(tmp_path: Path) -> None:
     assert found["growth of memory"][1:3] == ["7 MB in 10000 updates", "no"]
     (population,) = (row for what, row in found.items() if what.startswith("8 agents"))
     assert population[1:3] == ["1.9 (1 to 2.5)", "no"]
-    assert found["mine: add of 4 transitions"][1:3] == ["90 (60 to 200) µs; 30 at that machine's speed", "yes"]
-    assert found["mine: sample of 2"][1:3] == ["120 (60 to 200) µs; 40 at that machine's speed", "no"]
+    assert found["mine: add of 4 transitions, A CPU"][1:3] == ["90 (60 to 200) µs; 30 at that machine's speed", "yes"]
+    assert found["mine: sample of 2, A CPU"][1:3] == ["120 (60 to 200) µs; 40 at that machine's speed", "no"]
+
+
+def test_rows_of_another_processor_stay(tmp_path: Path) -> None:
+    path = tmp_path / "results" / "buffers.jsonl"
+    for processor, name in (("one", "old"), ("other", "first"), ("one", "new")):
+        buffers.write(path, [{"buffer": name, "versions": {"processor": processor}}])
+    assert [json.loads(line)["buffer"] for line in path.read_text().splitlines()] == ["first", "new"]
 
 
 def test_without_rows_there_is_no_table(tmp_path: Path) -> None:
