@@ -4,9 +4,9 @@
 
 For every registered buffer: ``add`` of 1024 parallel transitions, ``sample`` of 256, and ``reprioritise`` of 256, on a
 full store of 2^20 transitions with 17-dimensional observations, 6-dimensional actions and one cost, on one thread. One
-JSON line a buffer goes to ``benchmarks/results/buffers.jsonl``, for each kind of processor: medians and tenth and ninetieth percentiles in
-microseconds, bytes of the store, versions, the load of the machine, which should be near 0, and, as a measure of its
-speed, one evaluation of the E-step dual (B=256, K=64) with its gradient in NumPy.
+JSON line a buffer goes to ``benchmarks/results/buffers.jsonl``, beside those of other kinds of processor: medians and
+tenth and ninetieth percentiles in microseconds, bytes of the store, versions, the load of the machine, which should be
+near 0, and, as a measure of its speed, one evaluation of the E-step dual (B=256, K=64) with its gradient in NumPy.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Passes over problems on a host in loops that Numba compiles: every row is read once, and what is made of it not kept.
 
 NumPy and torch go over the data once for each operation: a pass in eager torch takes 3.9 to 4.8 times as long, one
-by ``torch.compile`` 1.4 to 4.1 times (the goals in ``benchmarks/results/solvers-full.jsonl``). Numba is an extra; without
-it passes are those of :mod:`cvpo.estep.workspace` and :class:`cvpo.estep.passes.Stack`, with the same numbers but for
-rounding. A first call loads what an earlier process has compiled, or compiles it, which takes seconds.
+by ``torch.compile`` 1.4 to 4.1 times (the goals in ``benchmarks/results/solvers-full.jsonl``). Numba is an extra;
+without it passes are those of :mod:`cvpo.estep.workspace` and :class:`cvpo.estep.passes.Stack`, with the same numbers
+but for rounding. A first call loads what an earlier process has compiled, or compiles it, which takes seconds.
 """
 
 from __future__ import annotations
