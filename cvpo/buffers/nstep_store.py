@@ -66,7 +66,8 @@ class NStepStore(UniformStore):
         ring = self.ring
         count = data["count"].long()
         ends = torch.add(index, count - 1, alpha=ring.num_envs).remainder_(ring.rows * ring.num_envs)
-        return ring.fields(ring.read(ends)), self._discounts.index_select(0, count)
+        ended = ring.some_fields(ring.read(ends), "next_obs", "terminated")
+        return ended, self._discounts.index_select(0, count)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)

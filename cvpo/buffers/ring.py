@@ -124,6 +124,11 @@ class Ring:
         named = dict(zip(self._widths, parts, strict=True))
         return named | {name: named[name].squeeze(-1) for name in self._scalars}
 
+    def some_fields(self, packed: Tensor, *names: str) -> dict[str, Tensor]:
+        """Those ``names`` of :meth:`fields` alone, which take less time."""
+        at = {name: slice(self._start[name], self._start[name] + self._widths[name]) for name in names}
+        return {name: packed[..., at[name].start if name in self._scalars else at[name]] for name in names}
+
     def columns(self, *names: str) -> Tensor:
         """The fields ``names``, which lie side by side in this order, as one view [T,N,W]."""
         if names not in self._columns:
