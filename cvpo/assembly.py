@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
+import gymnasium
 import numpy as np
 from gymnasium import Space, spaces
 
@@ -123,8 +124,11 @@ def make_agent(
     for option in options:
         if option not in _OPTIONS:
             raise ConfigError(f"make_agent has no option {option!r}; {suggest(option, _OPTIONS)}")
-    if isinstance(env, str):
-        raise ConfigError(f"env is {env!r}; allowed: an environment, such as cvpo.envs.make({env!r}), or None")
+    if isinstance(env, (str, gymnasium.vector.VectorEnv)):
+        found, task = (
+            (repr(env), repr(env)) if isinstance(env, str) else (f"a {type(env).__name__}", "task, num_envs=n")
+        )
+        raise ConfigError(f"env is {found}; allowed: an environment, such as cvpo.envs.make({task}), or None")
     if horizon is None:
         horizon = _horizon_of(env)
     if num_envs is None:
@@ -166,7 +170,7 @@ def make_vector_agent(
     agents = []
     parts = dict(given)
     if parts.get("num_envs") is None:
-        parts["num_envs"] = max(1, _count(parts.get("env")) // len(seeds))
+        parts["num_envs"] = _share(parts.get("env"), len(seeds))
     for index, seed in enumerate(seeds):
         own = dict(cost_limits=limits[index] if limits is not None else cost_limits, seed=seed)
         if kl_epsilon is not None:
@@ -174,7 +178,9 @@ def make_vector_agent(
         agents.append(make_agent(observation_space, action_space, **parts, **own))
         # Instances: components without an equality of their own are then the same ones in every member.
         parts.update({name: getattr(agents[0].config, name) for name in FAMILIES})
-    return VectorAgent(agents)
+    vector = VectorAgent(agents)
+    vector.env = parts.get("env")
+    return vector
 
 
 def _horizon_of(env: Any) -> int | None:
@@ -190,6 +196,16 @@ def _count(env: Any) -> int:
     if isinstance(env, (list, tuple)):
         return sum(map(_count, env))
     return env.num_envs if isinstance(env, VectorEnv) else 1
+
+
+def _share(env: Any, members: int) -> int:
+    """How many of the environments feed each of so many members. Raises ConfigError where they are not as many."""
+    if env is None:
+        return 1
+    counts = list(map(_count, env)) if isinstance(env, (list, tuple)) else [_count(env)]
+    if len(set(counts)) != 1 or sum(counts) % members:
+        raise ConfigError(f"env is {counts} environments for {members} seeds; allowed: as many for each")
+    return sum(counts) // members
 
 
 def _listed(value: Any) -> Any:

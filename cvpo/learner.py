@@ -19,7 +19,7 @@ from cvpo.constraint import Constraint, Constraints
 from cvpo.critics.level import correct_level
 from cvpo.critics.returns import Evaluation
 from cvpo.critics.targets import bootstrap_of
-from cvpo.distributions.protocol import check_network
+from cvpo.distributions.checks import check_network
 from cvpo.errors import load_part
 from cvpo.estep import DualProblem, DualSolution
 from cvpo.estep.metrics import expectation_metrics

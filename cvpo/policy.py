@@ -31,8 +31,8 @@ class Policy(Protocol):
     """``π(a|s)``: a frozen configuration that builds a network from observations to a distribution over actions.
 
     ``discrete`` says for which actions: False for a :class:`~cvpo.distributions.Gaussian` over the policy's own
-    actions, in [-1, 1] in each dimension; True for a :class:`~cvpo.distributions.Categorical` over one-hot ones. The
-    agent owns the network, its old copy and its optimiser.
+    actions, in [-1, 1] in each dimension; True for a :class:`~cvpo.distributions.Categorical` over one-hot ones, or for
+    what offers the same. The agent owns the network, its old copy and its optimiser, and calls it in training mode.
     """
 
     @property

@@ -207,6 +207,7 @@ PRESETS: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"^Safety.*-v\d+$", {"cost_limits": (25.0,), "cost_keys": ("cost",)}),
     (r"^Safety\w+Velocity-v\d+$", VELOCITY),
     (r"^Safety(HalfCheetah|Swimmer)Velocity-v\d+$", RUNNER),
+    (r"^SafetySwimmerVelocity-v\d+$", {"policy_average": 0.0}),  # Not tried with an average.
     (r"^SafetyAntVelocity-v\d+$", ANT),
     (r"^Safety\w+\d-v0$", NAVIGATION),
     (r"^Safety\w+Run0-v0$", {"obs_pieces": None}),  # There is no lidar in it.

@@ -46,6 +46,8 @@ class VectorAgent:
         first = self.agents[0]
         self.config, self.spec, self.door, self.device = first.config, first.spec, first.door, first.device
         self.num_envs = first.num_envs
+        #: What :meth:`learn` trains on where it is given none.
+        self.env: Any = None
         self.generators = tuple(agent.generator for agent in self.agents)
         self._members = [agent.learner for agent in self.agents]
         states = [member.state_dict() for member in self._members]
@@ -140,7 +142,7 @@ class VectorAgent:
         """
         from cvpo.train import learn
 
-        learn(self, total_steps, self.agents[0].env if env is None else env, callback=callback, **schedule)
+        learn(self, total_steps, self.env if env is None else env, callback=callback, **schedule)
         return self
 
     @property

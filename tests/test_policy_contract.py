@@ -16,7 +16,7 @@ from torch import nn
 import cvpo
 from cvpo import policy
 from cvpo.distributions import Categorical, Gaussian
-from cvpo.errors import ConfigError, CvpoError, ProblemError
+from cvpo.errors import ConfigError, CvpoError
 from cvpo.policy import CholeskyPolicy, DiagonalPolicy
 from cvpo.testing import check_policy
 from tests.fakes import SMALL, line_agent
@@ -55,9 +55,14 @@ class Linear:
     give: Any = lambda mean, scale: Gaussian(mean, scale.expand_as(mean))
     seeded: bool = True
     discrete: bool = False
+    keeps: bool = False
+    """Whether the network has a buffer in its state."""
 
     def build(self, obs_size: int, action_size: int, population: int = 1, generator: Any = None) -> Net:
-        return Net(self.give, (obs_size, action_size), population, generator if self.seeded else None)
+        net = Net(self.give, (obs_size, action_size), population, generator if self.seeded else None)
+        if self.keeps:
+            net.register_buffer("centre", torch.zeros(obs_size))
+        return net
 
 
 class Shy(Gaussian):
@@ -74,6 +79,25 @@ class Told(Gaussian):
         return super().sample(count, generator) + 0.0 * self.mean.unsqueeze(-2)
 
 
+class Bare:
+    """What one may think that a distribution needs."""
+
+    kind = "gaussian"
+
+    def __init__(self, mean: torch.Tensor, scale: torch.Tensor) -> None:
+        self.mean, self.scale = mean, scale.expand_as(mean)
+        self.mode = mean
+
+    def sample(self, count: int, generator: Any = None) -> torch.Tensor:
+        return self.mean.unsqueeze(-2).expand(*self.mean.shape[:-1], count, -1)
+
+    def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+        return actions.sum(-1)
+
+    def entropy(self) -> torch.Tensor:
+        return self.scale.sum(-1)
+
+
 WRONG: dict[str, tuple[Any, str]] = {
     "unseeded": (Linear(seeded=False), "a network from the same generator has other parameters"),
     "batch": (
@@ -85,6 +109,15 @@ WRONG: dict[str, tuple[Any, str]] = {
     "gradient": (Linear(lambda m, s: Told(m, s.expand_as(m))), "samples carry a gradient"),
     "fixed": (Linear(lambda m, s: Gaussian(m, torch.ones_like(m))), r"does not reach the parameters \['scale'\]"),
     "double": (Linear(lambda m, s: Gaussian(m.double(), s.expand_as(m).double())), "allowed: torch.float32"),
+    "blind": (
+        Linear(lambda m, s: Gaussian(m.detach() + 0.0 * m, s.expand_as(m))),
+        r"does not reach the parameters \['weight'\]",
+    ),
+    "flat": (
+        Linear(lambda m, s: Gaussian(m if m.shape[-1] > 1 else m.squeeze(-1), s.expand_as(m))),
+        "allowed: that of the mean|fails for observations|a mode of shape",
+    ),
+    "remembers": (Linear(keeps=True), r"its state has \['centre'\] beside parameters"),
     "shared": (
         Linear(lambda m, s: Gaussian(m if m.ndim == 2 else m[:1].expand_as(m), s.expand_as(m))),
         "two batches of the same|member 1 of a population",
@@ -113,7 +146,10 @@ def _torch_normal(mean: torch.Tensor, scale: torch.Tensor) -> Any:
 @pytest.mark.parametrize(
     ("give", "message"),
     [
-        (_torch_normal, r"is a torch.distributions.normal.Normal, which has no kind; allowed: cvpo.distributions"),
+        (
+            _torch_normal,
+            r"is a torch.distributions.normal.Normal, which has no kind and no kl.*; allowed: cvpo.distributions",
+        ),
         (lambda m, s: m, "is a torch.Tensor, which has no kind and no"),
         (lambda m, s: (m, s), "is a builtins.tuple, which has no kind and no mode and no sample"),
         (lambda m, s: Categorical(m), "of the kind 'categorical'; allowed for these actions: 'gaussian'"),
@@ -121,12 +157,13 @@ def _torch_normal(mean: torch.Tensor, scale: torch.Tensor) -> Any:
             lambda m, s: Gaussian(m[..., :1], s[..., :1].expand_as(m[..., :1])),
             r"a mode of shape \[2, 1\] for .*: \[2, 2\]",
         ),
-        (lambda m, s: Gaussian(m, -s.expand_as(m)), "the policy has deviations of 0 or less"),
-        (lambda m, s: Gaussian(m * torch.nan, s.expand_as(m)), "the policy is not finite"),
+        (lambda m, s: Gaussian(m, -s.expand_as(m)), "Gaussian with deviations of 0 or less; allowed: > 0"),
+        (lambda m, s: m.reshape(7, 7), r"the policy's network fails for observations \[2, 3\]: RuntimeError"),
+        (Bare, "which has no kl and no detach and no to and no is_diagonal; allowed"),
     ],
 )
 def test_an_agent_looks_at_what_the_network_gives(give: Any, message: str) -> None:
-    with pytest.raises((ConfigError, ProblemError), match=message):
+    with pytest.raises(ConfigError, match=message):
         line_agent(1, policy=Linear(give))
 
 
@@ -145,6 +182,23 @@ class Noticing(Net):
     def forward(self, obs: torch.Tensor) -> Any:
         Noticing.seen += self.training
         return super().forward(obs)
+
+
+class Frozen(Net):
+    """With a part that its owner has frozen, and one that has no distribution for an observation of 0."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.part = nn.BatchNorm1d(3).eval()
+
+    def forward(self, obs: torch.Tensor) -> Any:
+        return super().forward(obs / obs.norm(dim=-1, keepdim=True))
+
+
+def test_what_is_frozen_stays_so_and_observations_of_0_need_not_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.test_policy_contract.Net", Frozen)
+    agent, _ = line_agent(1, policy=Linear())
+    assert agent.policy.training and not agent.policy.part.training and not agent.learner.old_policy.part.training
 
 
 def test_the_look_is_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -52,6 +53,14 @@ def test_a_population_learns_on_the_environment_that_it_was_made_with():
     assert agent.learn(30).steps == 30 and agent.config.horizon == env.horizon
     single = cvpo.make_agent(env.observation_space, env.action_space, env=env, cost_limits=1.0, **sizes)
     assert single.num_envs == 2 and single.learn(30).steps == 30
+    with pytest.raises(ConfigError, match=r"env is \[2\] environments for 3 seeds; allowed: as many for each"):
+        cvpo.make_vector_agent(env.observation_space, env.action_space, seeds=(0, 1, 2), env=env, cost_limits=1.0)
+    with pytest.raises(ConfigError, match=r"env is \[2, 4\] environments for 2 seeds"):
+        uneven = [env, line(1, num_envs=4)]
+        cvpo.make_vector_agent(env.observation_space, env.action_space, seeds=(0, 1), env=uneven, cost_limits=1.0)
+    with pytest.raises(ConfigError, match=r"env is a SyncVectorEnv; allowed: .* cvpo.envs.make\(task, num_envs=n\)"):
+        many = gymnasium.vector.SyncVectorEnv([Line, Line])
+        cvpo.make_agent(env.observation_space, env.action_space, env=many, cost_limits=1.0)
     several = [Line(1), Line(1)]
     of_two = cvpo.make_agent(env.observation_space, env.action_space, env=several, cost_limits=1.0, horizon=20, **sizes)
     assert of_two.num_envs == 2

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cvpo.distributions.protocol import check_values
+from cvpo.distributions.checks import check_distribution
 from cvpo.errors import ProblemError
 
 
@@ -40,6 +40,6 @@ def check_particles(old: Any, actions: Tensor | None, weights: Tensor) -> None:
         return
     if not bool((torch.isfinite(weights) & (weights >= 0)).all()) or not bool((weights.sum(-1) > 0).all()):
         raise ProblemError("weights are negative, not finite, or all 0 in a state; allowed: at least 0, with a sum > 0")
-    check_values(old, "the old policy")
+    check_distribution(old, "the old policy")
     if actions is not None and not bool(torch.isfinite(actions).all()):
         raise ProblemError("actions are not finite; allowed: finite values")

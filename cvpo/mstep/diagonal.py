@@ -68,7 +68,7 @@ class DiagonalTerms(torch.autograd.Function):
         v, y, growth, pull = _parts(mean, scale, *given)
         by_likelihood = _by_likelihood(v, y, growth, pull, *given)
         found = 0.5 * torch.stack([v * v, growth - y, by_likelihood], -3).sum(-1)
-        found[..., 2, :] -= given[-1]
+        found[..., 2, :].sub_(given[-1])
         ctx.save_for_backward(mean, scale, *given, v, growth, pull)
         return found.to(mean.dtype)
 

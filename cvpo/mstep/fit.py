@@ -154,12 +154,14 @@ def finish(
     state: FitState,
     kls: Callable[[], Tensor],
     old_params: Sequence[Tensor],
-    loss: Tensor,
+    losses: Sequence[Tensor],
     fitted: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Run the guard and report ``loss``, ``guard_t`` and ``kl/<term>``, KL/ε, each [*population].
 
-    ``kls()`` measures the policy as it is [*population, terms, B]; ``fitted`` is its KL/ε where that is known already.
+    ``losses`` are those before each step: the last is reported, or, where one is not finite, what they add up to, and
+    the policy is π_old then. ``kls()`` measures the policy as it is [*population, terms, B]; ``fitted`` is its KL/ε
+    where that is known already.
     """
 
     def measure() -> Tensor:
@@ -169,10 +171,11 @@ def finish(
         before = measure() if fitted is None else fitted
         early = before.device.type == "cpu"
         # A step on a loss that is not finite may look like any other.
-        sound = loss.detach().isfinite()
+        every = torch.stack(list(losses))
+        sound = every.isfinite().all(0)
         t, ratios = guard(measure, state.params, tuple(old_params), before, early, sound)
         if ratios is not before:
             # The guard had something to do, which may have been a step that is not finite.
             state.forget_nonfinite()
-    stats = {"loss": loss.detach(), "guard_t": t}
+    stats = {"loss": torch.where(sound, every[-1], every.sum(0)), "guard_t": t}
     return stats | {f"kl/{term}": ratios[..., j] for j, term in enumerate(state.terms)}

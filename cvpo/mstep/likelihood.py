@@ -58,6 +58,7 @@ class Likelihood:
             state.alpha.zero_()
 
         terms = Terms(state.terms, projection, old, actions, weights)
+        losses = []
         for iteration in range(self.iterations):
             values = terms.all(policy(obs))
             if iteration > 0:
@@ -66,6 +67,7 @@ class Likelihood:
             factors = torch.cat([state.alpha, -torch.ones_like(state.alpha[..., :1])], -1)
             loss = (factors * means).sum(-1) - (state.alpha * state.bounds).sum(-1)
             descend(state, loss, self.max_grad_norm)
+            losses.append(loss.detach())
 
         def kls() -> Tensor:
             return terms.kls(policy(obs))
@@ -73,7 +75,7 @@ class Likelihood:
         with torch.no_grad():
             fitted = state.ratios(kls())
         self._ascend(state, fitted)
-        stats = finish(state, kls, old_params, loss, fitted)
+        stats = finish(state, kls, old_params, losses, fitted)
         alpha = state.alpha.clone()
         return stats | {f"alpha/{term}": alpha[..., j] for j, term in enumerate(state.terms)}
 

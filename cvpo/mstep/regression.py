@@ -51,7 +51,9 @@ class Regression:
         if not callable(getattr(target, "kl", None)):
             raise ConfigError(f"the projection's project gives a {type(target).__name__}; allowed: a distribution")
         terms = Terms(state.terms, projection, old, actions, weights)
+        losses = []
         for _ in range(self.iterations):
             loss = target.kl(policy(obs)).mean(-1)
             descend(state, loss, self.max_grad_norm)
-        return finish(state, lambda: terms.kls(policy(obs)), old_params, loss)
+            losses.append(loss.detach())
+        return finish(state, lambda: terms.kls(policy(obs)), old_params, losses)

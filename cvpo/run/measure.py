@@ -84,7 +84,7 @@ def troubles(row: Mapping[str, Any]) -> dict[str, str]:
         found["critic"] = f"critic/loss is {loss}: the critic is lost, and so is what follows from it"
     loss = row.get("mstep/loss")
     if loss is not None and not math.isfinite(loss):
-        found["mstep"] = f"mstep/loss is {loss}: steps on such a loss leave the policy as it was"
+        found["mstep"] = f"mstep/loss is {loss}: steps on such a loss put the policy back to the old one"
     failed = sum(row.get(f"estep/{status}", 0.0) for status in ("nonfinite", "backend_error"))
     if failed > 0.5:
         found["estep"] = f"{failed:.0%} of the E-steps have no solution (estep/nonfinite, estep/backend_error)"

@@ -19,7 +19,8 @@ def check_policy(policy: Any, *, examples: int = 25) -> None:
     A distribution over actions [B,D] for observations [B,O], finite and with a scale above 0 for observations of every
     size, that depends on its own observation alone; networks determined by their generator; samples determined by
     theirs, without gradient, that have the entropy that is said; a log-likelihood that reaches every parameter; and
-    members of a population that are what they would be alone. ``examples`` of each are drawn, the same ones every time.
+    members of a population that are what they would be alone, where ``build`` takes one. Networks are called as an
+    agent calls them, in training mode. ``examples`` of each are drawn, the same ones every time.
     """
     for _, check in policy_checks(policy, examples=examples):
         check()
@@ -29,7 +30,8 @@ def policy_checks(policy: Any, *, examples: int = 25) -> Iterator[tuple[str, Cal
     """The parts of :func:`check_policy`: what each is about, and a call that raises AssertionError."""
     drawn = fixed(examples)
     scales = st.sampled_from([1.0, 0.01, 100.0, 1e4])
-    cases = st.tuples(st.integers(1, 5), st.integers(2, 4), scales, st.integers(0, 2**31 - 1))
+    sizes = st.integers(2, 12) if policy.discrete else st.integers(1, 4)
+    cases = st.tuples(st.integers(1, 5), sizes, scales, st.integers(0, 2**31 - 1))
     parts: list[tuple[str, Callable[[Any, Case], None]]] = [
         ("it gives a distribution of the shapes of the contract, with values that are one", properties.check_form),
         ("a distribution depends on its own observation alone", properties.check_rows),

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cvpo.distributions.protocol import check_network, check_values
+from cvpo.distributions.checks import check_distribution, check_network
 from cvpo.errors import CvpoError
 from cvpo.population import join
 from cvpo.testing.drawing import require
 
 OBS = 3
 SAMPLES = 4096
+STATES = 64
 Case = tuple[int, int, float, int]
 """States B, dimensions D (or actions), scale of the observations, seed."""
 
@@ -26,7 +28,7 @@ def check_form(policy: Any, case: Case) -> None:
     try:
         check_network(net, OBS, size, discrete=policy.discrete)
         pi = net(obs)
-        check_values(pi, "the policy")
+        check_distribution(pi, "the policy")
     except CvpoError as error:
         raise AssertionError(str(error)) from error
     require(torch.equal(before, obs), "the network changed its observations in place")
@@ -79,21 +81,28 @@ def check_samples(policy: Any, case: Case) -> None:
 
 
 def check_gradients(policy: Any, case: Case) -> None:
-    """Every parameter has a gradient, and it is finite."""
-    net, obs = _drawn(policy, case)
+    """Every parameter that asks for one has a gradient, and it is finite and not 0."""
+    # So many observations, and so small ones, that not all of a layer's units are at rest or saturated.
+    net, obs = _drawn(policy, (STATES, case[1], min(case[2], 1.0), case[3]))
     pi = net(obs)
     pi.log_prob(pi.sample(4, torch.Generator().manual_seed(case[-1]))).sum().backward()
-    missing = [name for name, p in net.named_parameters() if p.grad is None]
+    grads = {name: p.grad for name, p in net.named_parameters() if p.requires_grad}
+    missing = [name for name, grad in grads.items() if grad is None or not bool(grad.any())]
     require(not missing, f"the log-likelihood does not reach the parameters {missing}")
-    lost = [name for name, p in net.named_parameters() if not bool(torch.isfinite(p.grad).all())]  # type: ignore[arg-type]
+    lost = [name for name, grad in grads.items() if not bool(torch.isfinite(grad).all())]  # type: ignore[arg-type]
     require(not lost, f"the gradients of {lost} are not finite")
 
 
 def check_population(policy: Any, case: Case) -> None:
-    """With the parameters of two networks, a network of two members has the distributions of each."""
+    """With the parameters of two networks, a network of two members has the distributions of each; of a policy whose
+    ``build`` takes a ``population``."""
+    if "population" not in inspect.signature(policy.build).parameters:
+        return
     states, size, _, seed = case
     alone = [_drawn(policy, (states, size, scale, seed + i)) for i, scale in enumerate((1.0, 2.0))]
     both = policy.build(OBS, size, population=2, generator=torch.Generator().manual_seed(seed))
+    kept = sorted(set(both.state_dict()) - set(dict(both.named_parameters())))
+    require(not kept, f"its state has {kept} beside parameters, which a population would not have for each member")
     own = [dict(net.named_parameters()) for net, _ in alone]
     for name, whole in both.named_parameters():
         parts = [each[name].detach() for each in own if name in each]
