@@ -171,11 +171,11 @@ def finish(
         before = measure() if fitted is None else fitted
         early = before.device.type == "cpu"
         # A step on a loss that is not finite may look like any other.
-        every = torch.stack(list(losses))
-        sound = every.isfinite().all(0)
+        total = sum(losses[1:], losses[0])
+        sound = total.isfinite()
         t, ratios = guard(measure, state.params, tuple(old_params), before, early, sound)
         if ratios is not before:
             # The guard had something to do, which may have been a step that is not finite.
             state.forget_nonfinite()
-    stats = {"loss": torch.where(sound, every[-1], every.sum(0)), "guard_t": t}
+    stats = {"loss": torch.where(sound, losses[-1], total), "guard_t": t}
     return stats | {f"kl/{term}": ratios[..., j] for j, term in enumerate(state.terms)}
