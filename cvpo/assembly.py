@@ -13,7 +13,7 @@ from gymnasium import Space, spaces
 from cvpo import buffers, critics, estep, mstep, policy
 from cvpo.agent import CVPO
 from cvpo.config import AgentConfig
-from cvpo.envs import VectorEnv
+from cvpo.envs.given import count_of, horizon_of, share_of
 from cvpo.errors import ConfigError, suggest
 from cvpo.registry import Registry
 from cvpo.vector_agent import VectorAgent
@@ -130,9 +130,9 @@ def make_agent(
         )
         raise ConfigError(f"env is {found}; allowed: an environment, such as cvpo.envs.make({task}), or None")
     if horizon is None:
-        horizon = _horizon_of(env)
+        horizon = horizon_of(env)
     if num_envs is None:
-        num_envs = _count(env)
+        num_envs = count_of(env)
     config = AgentConfig(
         **parts, cost_limits=cost_limits, limit_kind=limit_kind, gamma=gamma, horizon=horizon, **options
     )
@@ -170,7 +170,7 @@ def make_vector_agent(
     agents = []
     parts = dict(given)
     if parts.get("num_envs") is None:
-        parts["num_envs"] = _share(parts.get("env"), len(seeds))
+        parts["num_envs"] = share_of(parts.get("env"), len(seeds))
     for index, seed in enumerate(seeds):
         own = dict(cost_limits=limits[index] if limits is not None else cost_limits, seed=seed)
         if kl_epsilon is not None:
@@ -181,31 +181,6 @@ def make_vector_agent(
     vector = VectorAgent(agents)
     vector.env = parts.get("env")
     return vector
-
-
-def _horizon_of(env: Any) -> int | None:
-    """The episode length of an environment, or of the first of several, if it says so."""
-    first = env[0] if isinstance(env, (list, tuple)) and env else env
-    if isinstance(first, VectorEnv):
-        return first.horizon
-    return getattr(getattr(first, "spec", None), "max_episode_steps", None)
-
-
-def _count(env: Any) -> int:
-    """How many environments it is; where there is none, one is to come."""
-    if isinstance(env, (list, tuple)):
-        return sum(map(_count, env))
-    return env.num_envs if isinstance(env, VectorEnv) else 1
-
-
-def _share(env: Any, members: int) -> int:
-    """How many of the environments feed each of so many members. Raises ConfigError where they are not as many."""
-    if env is None:
-        return 1
-    counts = list(map(_count, env)) if isinstance(env, (list, tuple)) else [_count(env)]
-    if len(set(counts)) != 1 or sum(counts) % members:
-        raise ConfigError(f"env is {counts} environments for {members} seeds; allowed: as many for each")
-    return sum(counts) // members
 
 
 def _listed(value: Any) -> Any:
