@@ -178,9 +178,7 @@ def make_vector_agent(
         agents.append(make_agent(observation_space, action_space, **parts, **own))
         # Instances: components without an equality of their own are then the same ones in every member.
         parts.update({name: getattr(agents[0].config, name) for name in FAMILIES})
-    vector = VectorAgent(agents)
-    vector.env = parts.get("env")
-    return vector
+    return VectorAgent(agents, env=parts.get("env"))
 
 
 def _listed(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Size, Tensor
+from torch import Size, Tensor, nn
 
 from cvpo.errors import CheckpointError, ConfigError
 from cvpo.estep import DualSolution
@@ -37,22 +37,27 @@ def adopt(learner: Learner, members: Sequence[Learner]) -> None:
     ConfigError where a component builds no population.
     """
     for name in learner.networks:
-        stacked = dict(getattr(learner, name).named_parameters())
-        own = [dict(getattr(member, name).named_parameters()) for member in members]
-        if set(getattr(learner, name).state_dict()) != set(stacked):
-            raise ConfigError(f"{_component(name)} has buffers in its state; allowed in a population: parameters only")
-        for key, whole in stacked.items():
-            shape = own[0][key].shape if key in own[0] else Size()
-            allowed = [(len(members), *shape), (len(members) * shape[0], *shape[1:]) if shape else ()]
-            if key not in own[0] or tuple(whole.shape) not in allowed:
-                raise ConfigError(
-                    f"{_component(name)} builds no population: its parameter {key} is {tuple(whole.shape)} for "
-                    f"{len(members)} members; allowed: {allowed[0]}"
-                )
-            with torch.no_grad():
-                whole.copy_(join([each[key] for each in own], whole.ndim))
-            for index, each in enumerate(own):
-                each[key].data = part(whole.data, shape, index)
+        adopt_network(_component(name), getattr(learner, name), [getattr(member, name) for member in members])
+
+
+def adopt_network(what: str, whole: nn.Module, members: Sequence[nn.Module]) -> None:
+    """:func:`adopt` for one network, which ``what`` built."""
+    stacked = dict(whole.named_parameters())
+    own = [dict(member.named_parameters()) for member in members]
+    if set(whole.state_dict()) != set(stacked):
+        raise ConfigError(f"{what} has buffers in its state; allowed in a population: parameters only")
+    for key, parameter in stacked.items():
+        shape = own[0][key].shape if key in own[0] else Size()
+        allowed = [(len(members), *shape), (len(members) * shape[0], *shape[1:]) if shape else ()]
+        if key not in own[0] or tuple(parameter.shape) not in allowed:
+            raise ConfigError(
+                f"{what} builds no population: its parameter {key} is {tuple(parameter.shape)} for "
+                f"{len(members)} members; allowed: {allowed[0]}"
+            )
+        with torch.no_grad():
+            parameter.copy_(join([each[key] for each in own], parameter.ndim))
+        for index, each in enumerate(own):
+            each[key].data = part(parameter.data, shape, index)
 
 
 def split_state(learner: Learner, member: Learner, index: int) -> dict[str, Any]:

@@ -36,18 +36,17 @@ class VectorAgent:
 
     ``agents`` are taken over, with what they have learned: their networks become views of the stack. Read them, but
     update them through this object only; :meth:`member` gives an agent of its own. Environments, observations and
-    actions are [P·n,...], those of member p from p·n on. Raises ConfigError, naming the field, where agents do not go
-    together.
+    actions are [P·n,...], those of member p from p·n on. ``env`` is what :meth:`learn` trains on where it is given
+    none. Raises ConfigError, naming the field, where agents do not go together.
     """
 
-    def __init__(self, agents: Sequence[CVPO]) -> None:
+    def __init__(self, agents: Sequence[CVPO], *, env: Any = None) -> None:
         _check_alike(agents)
         self.agents = tuple(agents)
         first = self.agents[0]
         self.config, self.spec, self.door, self.device = first.config, first.spec, first.door, first.device
         self.num_envs = first.num_envs
-        #: What :meth:`learn` trains on where it is given none.
-        self.env: Any = None
+        self.env = env
         self.generators = tuple(agent.generator for agent in self.agents)
         self._members = [agent.learner for agent in self.agents]
         states = [member.state_dict() for member in self._members]

@@ -117,7 +117,7 @@ WRONG: dict[str, tuple[Any, str]] = {
         Linear(lambda m, s: Gaussian(m if m.shape[-1] > 1 else m.squeeze(-1), s.expand_as(m))),
         "allowed: that of the mean|fails for observations|a mode of shape",
     ),
-    "remembers": (Linear(keeps=True), r"its state has \['centre'\] beside parameters"),
+    "remembers": (Linear(keeps=True), "the policy has buffers in its state; allowed in a population: parameters only"),
     "shared": (
         Linear(lambda m, s: Gaussian(m if m.ndim == 2 else m[:1].expand_as(m), s.expand_as(m))),
         "two batches of the same|member 1 of a population",
@@ -204,7 +204,7 @@ def test_what_is_frozen_stays_so_and_observations_of_0_need_not_be_known(monkeyp
 def test_the_look_is_not_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.test_policy_contract.Net", Noticing)
     agent, _ = line_agent(1, policy=Linear())
-    assert Noticing.seen == 0 and agent.policy.training
+    assert isinstance(agent.policy, Noticing) and Noticing.seen == 0 and agent.policy.training
 
 
 def test_the_example_of_the_documentation_runs() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cvpo.testing import critic_properties as properties
 from cvpo.testing.critic_properties import Case
-from cvpo.testing.drawing import fixed
+from cvpo.testing.drawing import fixed, of_case
 
 
 def check_critic(critic: Any, *, signals: int | None = None, examples: int = 15, accuracy: float = 0.05) -> None:
@@ -46,17 +46,8 @@ def critic_checks(
         ("the loss is linear in the importance weights and reaches every parameter", properties.check_loss),
     ]
     for name, holds in parts:
-        yield name, drawn(given(cases)(_run(critic, holds)))
+        yield name, drawn(given(cases)(of_case(critic, holds)))
     yield (
         "policy evaluation ends at the Q-values, and termination ends the return",
         partial(properties.check_evaluation, critic, signals or 3, accuracy),
     )
-
-
-def _run(critic: Any, holds: Callable[[Any, Case], None]) -> Callable[[Case], None]:
-    def keeps(case: Case) -> None:
-        """case: S, B, K, seed"""
-        holds(critic, case)
-
-    keeps.__name__ = holds.__name__
-    return keeps

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cvpo.critics.targets import bootstrap_of, td_targets
-from cvpo.testing.drawing import require
+from cvpo.testing.drawing import require, same
 from cvpo.types import Batch
 
 OBS, ACT = 3, 2
@@ -27,27 +27,27 @@ def check_form(critic: Any, case: Case) -> None:
     require(q.shape == (signals, states, count), f"evaluate gives {tuple(q.shape)}; allowed: (S, B, K) = {case[:3]}")
     require(q.dtype == obs.dtype, f"evaluate gives {q.dtype}; allowed: {obs.dtype}, as the observations")
     require(bool(torch.isfinite(q).all()), "evaluate gives values that are not finite")
-    same = torch.equal(before[0], obs) and torch.equal(before[1], actions)
-    require(same, "evaluate changed its inputs in place")
+    kept = torch.equal(before[0], obs) and torch.equal(before[1], actions)
+    require(kept, "evaluate changed its inputs in place")
     stacked = critic.evaluate(net, torch.stack([obs, obs]), torch.stack([actions, actions]))
-    _same("a stack of two equal problems", stacked, torch.stack([q, q]))
+    same("a stack of two equal problems", stacked, torch.stack([q, q]))
 
 
 def check_rows(critic: Any, case: Case) -> None:
     """States and actions in another order, or alone, have the same values."""
     net, obs, actions = _drawn(critic, case)
     q = critic.evaluate(net, obs, actions)
-    _same("states in reverse", critic.evaluate(net, obs.flip(0), actions.flip(0)).flip(1), q)
-    _same("actions in reverse", critic.evaluate(net, obs, actions.flip(1)).flip(2), q)
-    _same("the first state alone", critic.evaluate(net, obs[:1], actions[:1]), q[:, :1])
-    _same("the first action alone", critic.evaluate(net, obs, actions[:, :1]), q[:, :, :1])
+    same("states in reverse", critic.evaluate(net, obs.flip(0), actions.flip(0)).flip(1), q)
+    same("actions in reverse", critic.evaluate(net, obs, actions.flip(1)).flip(2), q)
+    same("the first state alone", critic.evaluate(net, obs[:1], actions[:1]), q[:, :1])
+    same("the first action alone", critic.evaluate(net, obs, actions[:, :1]), q[:, :, :1])
 
 
 def check_build(critic: Any, case: Case) -> None:
     """One seed, one network."""
     net, obs, actions = _drawn(critic, case)
     again, _, _ = _drawn(critic, case)
-    _same("a network from the same seed", critic.evaluate(again, obs, actions), critic.evaluate(net, obs, actions))
+    same("a network from the same seed", critic.evaluate(again, obs, actions), critic.evaluate(net, obs, actions))
 
 
 def check_pessimism(critic: Any, case: Case) -> None:
@@ -85,16 +85,16 @@ def check_loss(critic: Any, case: Case) -> None:
 
     weight = 0.1 + torch.rand(states, generator=generator)
     loss, gradient, td = graded(weight, target)
-    twice, steeper, same = graded(2.0 * weight, target)
-    _same("the loss with doubled weights", twice, 2.0 * loss)
-    _same("gradients with doubled weights", steeper, 2.0 * gradient)
-    _same("TD errors with doubled weights", same, td)
+    twice, steeper, unweighted = graded(2.0 * weight, target)
+    same("the loss with doubled weights", twice, 2.0 * loss)
+    same("gradients with doubled weights", steeper, 2.0 * gradient)
+    same("TD errors with doubled weights", unweighted, td)
     weight[0] = 0.0
     moved = target.clone()
     moved[:, 0] += 5.0
     loss, gradient, _ = graded(weight, target)
-    _same("the loss with another target in a row of weight 0", graded(weight, moved)[0], loss)
-    _same("gradients with another target in a row of weight 0", graded(weight, moved)[1], gradient)
+    same("the loss with another target in a row of weight 0", graded(weight, moved)[0], loss)
+    same("gradients with another target in a row of weight 0", graded(weight, moved)[1], gradient)
 
 
 def check_evaluation(critic: Any, signals: int, accuracy: float) -> None:
@@ -168,9 +168,3 @@ def _batch(obs: Tensor, action: Tensor, signals: int) -> Batch:
 
 def _weighted(batch: Batch, weight: Tensor) -> Batch:
     return attrs.evolve(batch, weight=weight)
-
-
-def _same(words: str, found: Tensor, expected: Tensor) -> None:
-    close = torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
-    worst = float((found - expected).detach().abs().max())
-    require(close, f"{words}: off by {worst:.3g}; allowed: rounding")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvpo.testing import policy_properties as properties
-from cvpo.testing.drawing import fixed
+from cvpo.testing.drawing import fixed, of_case
 from cvpo.testing.policy_properties import Case
 
 
@@ -41,13 +41,4 @@ def policy_checks(policy: Any, *, examples: int = 25) -> Iterator[tuple[str, Cal
         ("members of a population are what they would be alone", properties.check_population),
     ]
     for name, holds in parts:
-        yield name, drawn(given(cases)(_run(policy, holds)))
-
-
-def _run(policy: Any, holds: Callable[[Any, Case], None]) -> Callable[[Case], None]:
-    def keeps(case: Case) -> None:
-        """case: B, D, scale of the observations, seed"""
-        holds(policy, case)
-
-    keeps.__name__ = holds.__name__
-    return keeps
+        yield name, drawn(given(cases)(of_case(policy, holds)))

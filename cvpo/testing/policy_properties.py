@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from cvpo.distributions.checks import check_distribution, check_network
 from cvpo.errors import CvpoError
-from cvpo.population import join
-from cvpo.testing.drawing import require
+from cvpo.population import adopt_network
+from cvpo.testing.drawing import require, same
 
 OBS = 3
 SAMPLES = 4096
@@ -48,9 +48,9 @@ def check_rows(policy: Any, case: Case) -> None:
     """Observations in another order, or alone, have the same distributions; so have those of a further axis."""
     net, obs = _drawn(policy, case)
     whole = _told(net(obs))
-    _same("observations in reverse", _told(net(obs.flip(0))).flip(0), whole)
-    _same("the first observation alone", _told(net(obs[:1])), whole[:1])
-    _same("two batches of the same", _told(net(torch.stack([obs, obs]))), torch.stack([whole, whole]))
+    same("observations in reverse", _told(net(obs.flip(0))).flip(0), whole)
+    same("the first observation alone", _told(net(obs[:1])), whole[:1])
+    same("two batches of the same", _told(net(torch.stack([obs, obs]))), torch.stack([whole, whole]))
 
 
 def check_build(policy: Any, case: Case) -> None:
@@ -59,7 +59,7 @@ def check_build(policy: Any, case: Case) -> None:
     again, _ = _built(policy, case)
     pairs = zip(net.parameters(), again.parameters(), strict=True)
     require(all(torch.equal(a, b) for a, b in pairs), "a network from the same generator has other parameters")
-    _same("a network from the same generator", again(obs).mode, net(obs).mode)
+    same("a network from the same generator", again(obs).mode, net(obs).mode)
 
 
 def check_samples(policy: Any, case: Case) -> None:
@@ -101,19 +101,14 @@ def check_population(policy: Any, case: Case) -> None:
     states, size, _, seed = case
     alone = [_drawn(policy, (states, size, scale, seed + i)) for i, scale in enumerate((1.0, 2.0))]
     both = policy.build(OBS, size, population=2, generator=torch.Generator().manual_seed(seed))
-    kept = sorted(set(both.state_dict()) - set(dict(both.named_parameters())))
-    require(not kept, f"its state has {kept} beside parameters, which a population would not have for each member")
-    own = [dict(net.named_parameters()) for net, _ in alone]
-    for name, whole in both.named_parameters():
-        parts = [each[name].detach() for each in own if name in each]
-        require(len(parts) == 2, f"a network of two members has a parameter {name}, which one alone has not")
-        joined = join(parts, whole.ndim) if whole.ndim >= parts[0].ndim else parts[0]
-        allowed = f"allowed: {tuple(parts[0].shape)} with a leading axis of 2, or its first axis twice"
-        require(joined.shape == whole.shape, f"{name} of two members has shape {tuple(whole.shape)}; {allowed}")
-        whole.data.copy_(joined)
+    expected = [_told(net(obs)) for net, obs in alone]
+    try:
+        adopt_network("the policy", both, [net for net, _ in alone])
+    except CvpoError as error:
+        raise AssertionError(str(error)) from error
     found = _told(both(torch.stack([obs for _, obs in alone])))
-    for i, (net, obs) in enumerate(alone):
-        _same(f"member {i} of a population", found[i], _told(net(obs)))
+    for i, own in enumerate(expected):
+        same(f"member {i} of a population", found[i], own)
 
 
 def _built(policy: Any, case: Case) -> tuple[nn.Module, Tensor]:
@@ -137,9 +132,3 @@ def _told(pi: Any) -> Tensor:
     """What tells distributions apart, whatever kind they are of: mode, the density there, and entropy."""
     mode, here = pi.mode, pi.log_prob(pi.mode.unsqueeze(-2))
     return torch.cat([mode, here, pi.entropy().unsqueeze(-1)], dim=-1)
-
-
-def _same(words: str, found: Tensor, expected: Tensor) -> None:
-    close = torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
-    worst = float((found - expected).detach().abs().max())
-    require(close, f"{words}: off by {worst:.3g}; allowed: rounding")
