@@ -24,14 +24,14 @@ class Averages:
         self.target_critic, self.old_policy = _follower(critic), _follower(policy)
         self.mean_policy = _follower(policy) if config.policy_average else None
         # Walking the modules for their parameters takes longer than averaging them.
-        self._policy, self._critic = tuple(policy.parameters()), tuple(critic.parameters())
+        self._policy, self.critic_parameters = tuple(policy.parameters()), tuple(critic.parameters())
         self._target, self.old_parameters = tuple(self.target_critic.parameters()), tuple(self.old_policy.parameters())
         self._mean = () if self.mean_policy is None else tuple(self.mean_policy.parameters())
 
     def step(self, updates: int) -> None:
         """After the update number ``updates``, counted from 1."""
         config = self.config
-        _approach(self._target, self._critic, config.target_tau)
+        _approach(self._target, self.critic_parameters, config.target_tau)
         if config.old_policy == "polyak":
             _approach(self.old_parameters, self._policy, config.old_tau)
         elif updates % config.old_period == 0:

@@ -126,7 +126,9 @@ class Learner:
         loss, td = require_pair("what critic.loss gives, the loss and |TD error|,", found)
         require_tensor("the critic's loss", loss, self._each.shape)
         require_tensor("the critic's TD errors", td, batch.weight.shape)
-        self.critic_optimiser.zero_grad(set_to_none=True)
+        # To walk modules, or the optimiser's groups, takes longer.
+        for parameter in self.averages.critic_parameters:
+            parameter.grad = None
         # Of a population the losses are apart: each has the gradient 1, as the loss of a single one.
         loss.backward(self._each)
         self.critic_optimiser.step()

@@ -12,7 +12,8 @@ from torch import Tensor
 from cvpo import validators
 from cvpo.distributions import Gaussian, covariance_kl, log_volume, mean_kl, same_kind, whiten
 from cvpo.mstep.checks import check_kind, check_particles
-from cvpo.mstep.diagonal import DiagonalTerms, likelihood, moments_of
+from cvpo.mstep.diagonal import DiagonalTerms, Moments, likelihood, moments_of
+from cvpo.mstep.looped import LoopedTerms, looped_moments, looped_terms
 from cvpo.mstep.paths import curve_of, mean_at, moments, rounded, scale_at
 from cvpo.mstep.root import largest_step, mean_step, pool
 
@@ -75,14 +76,23 @@ class Decoupled:
             return None
         if any(part.requires_grad for part in (old.mean, old.scale, actions, weights)):
             return None
-        given = moments_of(old.mean, old.scale, actions, weights)
+        return _Joined(old, looped_moments(old.mean, old.scale, actions, weights))
 
-        def terms(new: Gaussian) -> Tensor:
-            check_kind(self.kinds, new)
-            same_kind(old, new)
-            return DiagonalTerms.apply(new.mean, new.scale, *given)
 
-        return terms
+class _Joined:
+    """What ``joined`` gives, and what a fit without autograd asks of it."""
+
+    def __init__(self, old: Gaussian, given: Moments) -> None:
+        self._old, self._given = old, given
+
+    def __call__(self, new: Gaussian) -> Tensor:
+        check_kind(Decoupled.kinds, new)
+        same_kind(self._old, new)
+        return DiagonalTerms.apply(new.mean, new.scale, *self._given)
+
+    def by_hand(self) -> LoopedTerms | None:
+        """See :class:`cvpo.mstep.protocol.Projection`."""
+        return looped_terms(self._given)
 
 
 def decoupled_likelihood(

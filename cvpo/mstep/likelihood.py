@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import attrs
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from cvpo import validators
-from cvpo.mstep.fit import FitState, Terms, build_state, descend, finish
+from cvpo.mstep.fit import FitState, build_state, descend, finish
 from cvpo.mstep.protocol import Projection
+from cvpo.mstep.slopes import slopes_of
+from cvpo.mstep.terms import Terms
 
 
 @attrs.frozen
@@ -57,25 +60,19 @@ class Likelihood:
         if self.multipliers == "reset":
             state.alpha.zero_()
 
-        terms = Terms(state.terms, projection, old, actions, weights)
+        slopes = slopes_of(policy, Terms(state.terms, projection, old, actions, weights), obs)
         losses = []
         for iteration in range(self.iterations):
-            values = terms.all(policy(obs))
+            values = slopes.values()
             if iteration > 0:
                 self._ascend(state, state.ratios(values[..., :-1, :]))
-            means = values.mean(-1)
             factors = torch.cat([state.alpha, -torch.ones_like(state.alpha[..., :1])], -1)
-            loss = (factors * means).sum(-1) - (state.alpha * state.bounds).sum(-1)
-            descend(state, loss, self.max_grad_norm)
-            losses.append(loss.detach())
+            losses.append((factors * values.mean(-1)).sum(-1) - (state.alpha * state.bounds).sum(-1))
+            descend(state, partial(slopes.backward, factors), self.max_grad_norm)
 
-        def kls() -> Tensor:
-            return terms.kls(policy(obs))
-
-        with torch.no_grad():
-            fitted = state.ratios(kls())
+        fitted = state.ratios(slopes.kls())
         self._ascend(state, fitted)
-        stats = finish(state, kls, old_params, losses, fitted)
+        stats = finish(state, slopes.kls, old_params, losses, fitted)
         alpha = state.alpha.clone()
         return stats | {f"alpha/{term}": alpha[..., j] for j, term in enumerate(state.terms)}
 

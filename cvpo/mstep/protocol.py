@@ -21,6 +21,10 @@ class Projection(Protocol):
     each state), and ``kinds``, the kinds of distribution it accepts (the default is every kind). One optional method,
     ``joined(old, actions, weights)``: a function of ``new`` that gives the terms of :meth:`kl`, in the order of
     :attr:`bounds`, then :meth:`objective`, in one tensor [...,J+1,B] and quicker than one by one; or None.
+
+    What ``joined`` gives may have ``by_hand()``, for fits of the library's diagonal Gaussians without autograd.
+    It gives the same function without gradients, with a method ``slopes(factors)`` for ``factors`` [...,J+1]: the
+    derivatives by mean and scale of Σ_j ``factors_j`` mean_b term_j at the last ``new``; or None.
     """
 
     @property

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from cvpo import validators
 from cvpo.errors import ConfigError
-from cvpo.mstep.fit import FitState, Terms, build_state, descend, finish
+from cvpo.mstep.fit import FitState, build_state, descend, finish
 from cvpo.mstep.protocol import Projection
+from cvpo.mstep.terms import Terms
 
 
 @attrs.frozen
@@ -54,6 +55,6 @@ class Regression:
         losses = []
         for _ in range(self.iterations):
             loss = target.kl(policy(obs)).mean(-1)
-            descend(state, loss, self.max_grad_norm)
+            descend(state, loss.sum().backward, self.max_grad_norm)
             losses.append(loss.detach())
         return finish(state, lambda: terms.kls(policy(obs)), old_params, losses)

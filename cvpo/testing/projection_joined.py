@@ -35,14 +35,15 @@ def check_joined(projection: Projection, problem: ProjectionProblem, new: Any) -
         require(values.requires_grad, "joined gives what cannot be differentiated by the new policy")
         return values
 
-    found, slopes = _with_slopes(checked, new)
-    expected, expected_slopes = _with_slopes(one_by_one, new.to(torch.float64))
-    # The objective is a sum of what may cancel; KL terms are small by nature.
-    kls, objective = slice(None, -1), slice(-1, None)
-    for name, part, floor in (("KL terms", kls, 1e-12), ("objective", objective, 1.0)):
-        _agree(f"joined, its {name},", found[..., part, :], expected[..., part, :], floor, dtype(old))
-    for name, slope, of in zip(("first", "second"), slopes, expected_slopes, strict=False):
-        _agree(f"the derivative of joined by the {name} part of the policy", slope, of, 1.0, dtype(old))
+    expected = _with_slopes(one_by_one, new.to(torch.float64))
+    _agree_all("joined", _with_slopes(checked, new), expected, dtype(old))
+    by_hand = getattr(terms, "by_hand", lambda: None)()
+    if by_hand is not None:
+        values = by_hand(new)
+        factors = torch.arange(1.0, values.shape[-2] + 1.0, dtype=values.dtype).expand(values.shape[:-1])
+        # It has those of the mean over states.
+        slopes = [batch(old)[-1] * slope for slope in by_hand.slopes(factors)]
+        _agree_all("by_hand", (values, slopes), expected, dtype(old))
 
 
 def _with_slopes(terms: Any, new: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -52,6 +53,16 @@ def _with_slopes(terms: Any, new: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
     values = terms(type(new)(*leaves))
     factors = torch.arange(1.0, values.shape[-2] + 1.0, dtype=values.dtype).unsqueeze(-1)
     return values.detach(), torch.autograd.grad((factors * values).sum(), leaves)
+
+
+def _agree_all(what: str, found: Any, expected: Any, at: torch.dtype) -> None:
+    (values, slopes), (expected_values, expected_slopes) = found, expected
+    # The objective is a sum of what may cancel; KL terms are small by nature.
+    kls, objective = slice(None, -1), slice(-1, None)
+    for name, part, floor in (("KL terms", kls, 1e-12), ("objective", objective, 1.0)):
+        _agree(f"{what}, its {name},", values[..., part, :], expected_values[..., part, :], floor, at)
+    for name, slope, of in zip(("first", "second"), slopes, expected_slopes, strict=False):
+        _agree(f"the derivative of {what} by the {name} part of the policy", slope, of, 1.0, at)
 
 
 def _agree(words: str, found: Tensor, expected: Tensor, floor: float, at: torch.dtype) -> None:

@@ -10,8 +10,8 @@ from cvpo.distributions import Gaussian
 from cvpo.errors import ConfigError
 from cvpo.mstep.decoupled import Decoupled
 from cvpo.mstep.diagonal import DiagonalTerms, moments_of
-from cvpo.mstep.fit import Terms
 from cvpo.mstep.likelihood import Likelihood
+from cvpo.mstep.terms import Terms
 from cvpo.testing.projection import check_projection
 from tests.mstep.helpers import Net, gaussian, problem
 
@@ -164,3 +164,30 @@ def test_the_contract_finds_terms_and_derivatives_that_are_wrong() -> None:
         check_projection(wrong((1.0, 2.0, 1.0), 1.0), examples=20)
     with pytest.raises(AssertionError, match="derivative of joined"):
         check_projection(wrong((1.0, 1.0, 1.0), 0.5), examples=20)
+
+
+@pytest.mark.parametrize("name, what", [("values", "by_hand, its KL terms"), ("slopes", "derivative of by_hand")])
+def test_the_contract_finds_what_is_wrong_by_hand(name: str, what: str) -> None:
+    pytest.importorskip("numba")
+
+    class Off:
+        def __init__(self, right) -> None:
+            self.right = right
+
+        def __call__(self, new):
+            return (2.0 if name == "values" else 1.0) * self.right(new)
+
+        def slopes(self, factors):
+            by_mean, by_scale = self.right.slopes(factors)
+            return by_mean, (2.0 if name == "slopes" else 1.0) * by_scale
+
+    class Wrong(Decoupled):
+        def joined(self, old, actions, weights):
+            terms = super().joined(old, actions, weights)
+            if terms is not None:
+                right = terms.by_hand()
+                terms.by_hand = lambda: Off(right)
+            return terms
+
+    with pytest.raises(AssertionError, match=what):
+        check_projection(Wrong(), examples=20)
