@@ -3,23 +3,19 @@ networks as small as a policy's."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cvpo.compiled import loops as compiled_loops
 from cvpo.distributions import Gaussian
 from cvpo.networks import StackedLinear, StackedMLP, linear
 from cvpo.policy import GaussianNet
 
 
 def by_hand(policy: nn.Module) -> GaussianByHand | None:
-    """Of the library's diagonal Gaussians on a host, rectified and in float32; None of others, without Numba, and where
-    what happens to modules or parameters on the way is watched, changed or not wanted."""
-    loops = compiled_loops("cvpo.gaussian_loops")
-    if loops is None or torch.is_autocast_enabled("cpu") or not _is(policy, GaussianNet):
+    """Of the library's diagonal Gaussians on a host, rectified, in float32; None of others, and where what happens to
+    modules or parameters on the way is watched, changed or not wanted."""
+    if torch.is_autocast_enabled("cpu") or not _is(policy, GaussianNet):
         return None
     assert isinstance(policy, GaussianNet)
     mlp = policy.mlp
@@ -29,7 +25,7 @@ def by_hand(policy: nn.Module) -> GaussianByHand | None:
     if not (_is(mlp.layers, nn.ModuleList) and all(_is(layer, StackedLinear) for layer in layers)):
         return None
     parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
-    return GaussianByHand(policy, loops) if all(map(_plain, parameters)) else None
+    return GaussianByHand(policy) if all(map(_plain, parameters)) else None
 
 
 class GaussianByHand:
@@ -40,25 +36,33 @@ class GaussianByHand:
     with μ = tanh(m), or m, and s the sigmoid of r, as in :class:`~cvpo.policy.GaussianPolicy`.
     """
 
-    def __init__(self, net: GaussianNet, loops: Any) -> None:
-        self._net, self._loops, self._mlp = net, loops, PerceptronByHand(net.mlp)
+    def __init__(self, net: GaussianNet) -> None:
+        self._net, self._mlp = net, PerceptronByHand(net.mlp)
 
     @torch.no_grad()
     def __call__(self, obs: Tensor) -> Gaussian:
         """The network's distribution at ``obs`` [...,B,O], with what :meth:`backward` needs kept."""
         net, shape = self._net, (*obs.shape[:-1], self._net.action_size)
         out = self._mlp(obs.reshape(net.population, -1, obs.shape[-1])).numpy()
-        self._at = mean, _, scale = np.empty((3, *out.shape[:2], shape[-1]), np.float32)
-        self._loops.squash(out, net.tanh, net.log_low, net.log_range, net.offset, *self._at)
+        raw_mean, raw_scale = out[..., : shape[-1]], out[..., shape[-1] :]
+        # Few numbers: NumPy takes less time to call than torch. It would warn where r is far from 0, and of NaN.
+        with np.errstate(all="ignore"):
+            mean = np.tanh(raw_mean) if net.tanh else np.ascontiguousarray(raw_mean)
+            share = 1.0 / (1.0 + np.exp(-net.offset - raw_scale))
+            scale = np.exp(net.log_low + net.log_range * share)
+        self._at = mean, share, scale
         return Gaussian(torch.from_numpy(mean).reshape(shape), torch.from_numpy(scale).reshape(shape))
 
     @torch.no_grad()
     def backward(self, by_mean: Tensor, by_scale: Tensor) -> None:
         """Give the parameters their gradients, from those by μ and σ [...,B,D] of the last call."""
-        shape = self._at[0].shape
-        slope = np.empty((*shape[:2], 2 * shape[2]), np.float32)
-        given = (by.numpy().reshape(shape) for by in (by_mean, by_scale))
-        self._loops.unsquash(*given, self._net.tanh, self._net.log_range, *self._at, slope)
+        mean, share, scale = self._at
+        size = mean.shape[-1]
+        slope = np.empty((*mean.shape[:-1], 2 * size), np.float32)
+        to_mean, to_scale = (by.numpy().reshape(mean.shape) for by in (by_mean, by_scale))
+        with np.errstate(all="ignore"):
+            slope[..., :size] = to_mean * (1.0 - mean * mean) if self._net.tanh else to_mean
+            np.multiply(to_scale * scale, self._net.log_range * (share - share * share), out=slope[..., size:])
         self._mlp.backward(torch.from_numpy(slope))
 
 

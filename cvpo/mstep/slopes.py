@@ -27,7 +27,7 @@ class Slopes(Protocol):
 
 def slopes_of(policy: nn.Module, terms: Terms, obs: Tensor) -> Slopes:
     """By hand where ``policy`` and ``terms`` are known in closed form, with the same numbers but for rounding."""
-    known = None if obs.requires_grad else terms.by_hand()
+    known = None if obs.requires_grad or type(obs) is not Tensor else terms.by_hand()
     net = None if known is None else by_hand(policy)
     return Traced(policy, terms, obs) if net is None else ByHand(net, known, terms.shape, obs)
 
