@@ -73,7 +73,7 @@ SUITES: dict[str, Suite] = {
     "sprint-discrete": Suite("cvpo/SprintDiscrete-v0", CONSTRAINT, 6_000, (25.0,), 2_000, (30.0, 60.0)),
     "sprint-two-costs": Suite("cvpo/SprintTwoCosts-v0", CONSTRAINT, 6_000, (25.0, 5.0), 2_000, (30.0, 60.0)),
     "velocity": Suite("SafetyHopperVelocity-v1", CONSTRAINT, 20_000, (25.0,), 5_000, (300.0, 1_000.0)),
-    "half-cheetah-short": Suite(CHEETAH, CONSTRAINT, 60_000, (25.0,), 15_000, (1_000.0, 1_800.0)),
+    "half-cheetah-short": Suite(CHEETAH, CONSTRAINT, 80_000, (25.0,), 20_000, (1_000.0, 1_800.0)),
     "car-circle": Suite("SafetyCarCircle-v0", PRESET, 350_000, (10.0,), 10_000, (330.0, 400.0, 430.0)),
     "car-circle-long": Suite("SafetyCarCircle-v0", PRESET, 200_000, (10.0,), 10_000, (330.0, 400.0, 430.0)),
     "half-cheetah": Suite(CHEETAH, PRESET, 1_000_000, (25.0,), 20_000, (1_800.0, 2_700.0), NEWEST),

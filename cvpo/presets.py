@@ -86,10 +86,10 @@ RUNNER: dict[str, Any] = {
     **VELOCITY,
     "critic": {"name": "mlp", "hidden": (128, 128), "cost": "mean", "layer_norm": True},
     "critic_warmup": 1_000,
-    "steps": 60_000,
+    "steps": 80_000,
     "num_envs": 4,
     "updates_per_step": 0.2,
-    "eval_every": 15_000,
+    "eval_every": 20_000,
     "states": "replay",
     "policy_average": 0.1,
 }
