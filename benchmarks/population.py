@@ -6,7 +6,8 @@ For P = 1, 2, 4, 8, 16, with 2×64 networks, 256 states, 16 particles, 17-dimens
 and one cost: rounds of both kinds in turn, the same agents on the same replay. One JSON line for each P goes to
 ``benchmarks/results/population.jsonl``: agent updates per second by the median of the rounds, their ratio round by
 round (tenth percentile, median, ninetieth), the largest difference of a policy's parameter after the updates, versions,
-threads, and the load of the machine, which should be near 0. ``--cpu-time`` counts the processor's time of all threads
+threads, and the load of the machine, which should be near 0. Freed memory stays with the process, as in every run of
+the library (:func:`cvpo.keep_memory`): else memory that comes and goes takes a third of the time of 8. ``--cpu-time`` counts the processor's time of all threads
 instead of the clock's, for a machine with other work on it; such rows say so.
 """
 
@@ -109,6 +110,7 @@ def main(argv: Iterable[str] | None = None) -> None:
     parser.add_argument("--cpu-time", action="store_true")
     parser.add_argument("--target", type=Path, default=TARGET)
     arguments = parser.parse_args(None if argv is None else list(argv))
+    cvpo.keep_memory()
     rows = []
     for count in arguments.population:
         rows.append(measure(count, arguments.rounds, arguments.repeats, arguments.cpu_time))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cvpo.distributions import Gaussian
+from cvpo.handover import require_members
 from cvpo.networks import StackedLinear, StackedMLP, linear
 from cvpo.policy import GaussianNet
 
@@ -43,6 +44,7 @@ class GaussianByHand:
     def __call__(self, obs: Tensor) -> Gaussian:
         """The network's distribution at ``obs`` [...,B,O], with what :meth:`backward` needs kept."""
         net, shape = self._net, (*obs.shape[:-1], self._net.action_size)
+        require_members(obs, net.population)
         out = self._mlp(obs.reshape(net.population, -1, obs.shape[-1])).numpy()
         raw_mean, raw_scale = out[..., : shape[-1]], out[..., shape[-1] :]
         # Few numbers: NumPy takes less time to call than torch. It would warn where r is far from 0, and of NaN.

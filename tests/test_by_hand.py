@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cvpo.by_hand import by_hand
+from cvpo.errors import ConfigError
 from cvpo.policy import CholeskyPolicy, DiagonalPolicy, GaussianNet
 
 
@@ -63,6 +64,11 @@ def test_far_from_0_it_is_the_network_still(value: float) -> None:
     found, expected = by_hand(policy)(obs), policy(obs)
     for ours, other in ((found.mean, expected.mean), (found.scale, expected.scale)):
         torch.testing.assert_close(ours, other.detach(), equal_nan=True)
+
+
+def test_observations_of_another_population_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"\[2, \.\.\., B, O\]"):
+        by_hand(net(population=2))(torch.randn(4, 3))
 
 
 def test_it_sees_the_parameters_as_they_are() -> None:
