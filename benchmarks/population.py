@@ -7,8 +7,9 @@ and one cost: rounds of both kinds in turn, the same agents on the same replay. 
 ``benchmarks/results/population.jsonl``: agent updates per second by the median of the rounds, their ratio round by
 round (tenth percentile, median, ninetieth), the largest difference of a policy's parameter after the updates, versions,
 threads, and the load of the machine, which should be near 0. Freed memory stays with the process, as in every run of
-the library (:func:`cvpo.keep_memory`): else memory that comes and goes takes a third of the time of 8. ``--cpu-time`` counts the processor's time of all threads
-instead of the clock's, for a machine with other work on it; such rows say so.
+the library (:func:`cvpo.keep_memory`): else memory that comes and goes takes a third of the time of 8. ``--cpu-time``
+counts the processor's time of all threads instead of the clock's, for a machine with other work on it; such rows say
+so.
 """
 
 from __future__ import annotations
