@@ -14,10 +14,10 @@ from cvpo.compiled import compiled
 SUMS = {"nsz", "contract", "reassoc", "arcp"}
 """What the compiler may do with sums, so that it can use all lanes: infinities and NaN keep their meaning."""
 
-_loop = compiled(fastmath=SUMS, nogil=True)
+_loop = compiled(nogil=True)
 
 
-@_loop
+@compiled(fastmath=SUMS, nogil=True)
 def moments(
     mean0: np.ndarray,
     scale0: np.ndarray,
@@ -63,7 +63,7 @@ def values(
     found: np.ndarray,
 ) -> None:
     """``found`` [P,3,B]: KL_μ, KL_Σ and the likelihood; in float64 on the way, where eʸ − 1 = (σ₀ − σ)(σ₀ + σ)/σ² has
-    all its digits."""
+    all its digits, and y from it where it is small."""
     members, states, size = mean.shape
     for p in range(members):
         for b in range(states):
@@ -71,7 +71,8 @@ def values(
             for d in range(size):
                 old, new = np.float64(scale0[p, b, d]), np.float64(scale[p, b, d])
                 v = (np.float64(mean[p, b, d]) - mean0[p, b, d]) / old
-                y, growth = 2.0 * math.log(old / new), (old - new) * (old + new) / (new * new)
+                growth = (old - new) * (old + new) / (new * new)
+                y = math.log1p(growth) if growth > -0.5 else 2.0 * math.log(old / new)
                 by_mean += v * v
                 by_scale += growth - y
                 by_likelihood += v * (2.0 * first[p, b, d] - v * total[p, b]) + y * total[p, b]
