@@ -136,3 +136,28 @@ def test_what_the_values_are_is_looked_at(monkeypatch) -> None:
     found.values()
     with pytest.raises(ConfigError, match=r"slope of by_hand .*\[32, 1\].*\[32, 2\]"):
         found.backward(torch.ones(3))
+
+
+def test_what_does_not_fit_is_not_read() -> None:
+    _, _, old, _, actions, weights = drawn()
+    with pytest.raises(RuntimeError, match="size"):
+        Decoupled().joined(old, actions, weights[:, :-1])
+    with pytest.raises(RuntimeError, match="size"):
+        Decoupled().joined(old, actions[:-1], weights[:-1])
+    one = Decoupled().joined(old, actions[:1], weights[:1])
+    torch.testing.assert_close(one(old)[-1], Decoupled().objective(old, old, actions[:1], weights[:1]))
+    assert one.by_hand() is None
+    terms = Decoupled().joined(old, actions, weights).by_hand()
+    with pytest.raises(ConfigError, match=r"new policy's mean .*\[31, 2\].*\[32, 2\]"):
+        terms(type(old)(old.mean[:-1], old.scale[:-1]))
+    terms(old)
+    with pytest.raises(ConfigError, match=r"factors .*\[2\].*\[3\]"):
+        terms.slopes(torch.ones(2))
+
+
+def test_no_states_are_no_terms() -> None:
+    policy, obs, old, _, actions, weights = drawn()
+    none = type(old)(old.mean[:0], old.scale[:0])
+    terms = Decoupled().joined(none, actions[:0], weights[:0]).by_hand()
+    assert terms(none).shape == (3, 0)
+    assert all(slope.shape == (0, 2) for slope in terms.slopes(torch.ones(3)))
